@@ -1,0 +1,1 @@
+"""Cases, findings, charts, recorded labels, importers and the case store."""

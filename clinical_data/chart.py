@@ -1,0 +1,109 @@
+"""The chart as a step may see it: a case cut at a clock.
+
+A `Chart` is built from a case and a minute T and keeps only what was known by T; what came later is dropped when
+the chart is built, so that no later code can reach it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from clinical_data.case import Case, Finding
+from clinical_data.catalogue import Catalogue, CatalogueItem
+
+
+class AnswerState(StrEnum):
+    """How the record answers a request. "Not recorded" is never a negative finding."""
+
+    RECORDED = "recorded"
+    PENDING = "pending"
+    NOT_DONE_BY_NOW = "not_done_by_now"
+    DONE_RESULT_NOT_IN_SOURCE = "done_result_not_in_source"
+    NOT_IN_SOURCE = "not_in_source"
+    UNRECOGNISED = "unrecognised"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The chart's answer to one request.
+
+    Attributes:
+        item_id: the catalogue item, or the free text that no item was recognised in.
+        state: how it is answered.
+        findings: oldest first; empty unless `recorded`.
+        cost_usd: price of the request.
+    """
+
+    item_id: str
+    state: AnswerState
+    findings: tuple[Finding, ...] = ()
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is known of one case at one clock.
+
+    Attributes:
+        case_id, source: ids of the case.
+        clock: T, minutes from the start of the case.
+        age, sex, context: the admission's own facts.
+        catalogue: what may be requested.
+    """
+
+    case_id: str
+    source: str
+    clock: int
+    age: int | None
+    sex: str
+    context: dict[str, str]
+    catalogue: Catalogue
+    _known: tuple[Finding, ...] = field(repr=False)
+    _pending: frozenset[str] = field(repr=False)
+
+    def known(self) -> tuple[Finding, ...]:
+        """Returns every finding whose value was available by the clock, in canonical order."""
+        return self._known
+
+    def request(self, wanted: CatalogueItem | str) -> Answer:
+        """Answers a request for a catalogue item, or for a free text that must name one."""
+        item = self.catalogue.recognise(wanted) if isinstance(wanted, str) else wanted
+        if item is None:
+            return Answer(str(wanted), AnswerState.UNRECOGNISED)
+        if not item.matches.get(self.source):
+            return Answer(item.item_id, AnswerState.NOT_IN_SOURCE, cost_usd=item.cost_usd)
+        matching = [f for f in self._known if item.accepts(self.source, f)]
+        results = tuple(sorted((f for f in matching if f.result_in_source), key=lambda f: (f.charted, f.finding_id)))
+        if results:
+            state = AnswerState.RECORDED
+        elif matching:
+            state = AnswerState.DONE_RESULT_NOT_IN_SOURCE
+        elif item.item_id in self._pending:
+            state = AnswerState.PENDING
+        else:
+            state = AnswerState.NOT_DONE_BY_NOW
+        return Answer(item.item_id, state, results, item.cost_usd)
+
+
+def open_chart(case: Case, clock: int, catalogue: Catalogue) -> Chart:
+    """Returns the chart of a case at minute `clock`; everything later is left behind."""
+    known = tuple(f for f in case.findings if f.available <= clock)
+    collected = [f for f in case.findings if f.pending_from is not None and f.pending_from <= clock < f.available]
+    pending = frozenset(i.item_id for i in catalogue.items if any(i.accepts(case.source, f) for f in collected))
+    return Chart(
+        case_id=case.case_id,
+        source=case.source,
+        clock=clock,
+        age=case.age,
+        sex=case.patient.sex,
+        context=dict(case.context),
+        catalogue=catalogue,
+        _known=known,
+        _pending=pending,
+    )
+
+
+def done_later(case: Case, item: CatalogueItem, clock: int) -> bool:
+    """Says whether an item not known at `clock` was recorded afterwards; for records only, never for a prompt."""
+    return any(f.available > clock and item.accepts(case.source, f) for f in case.findings)

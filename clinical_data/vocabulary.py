@@ -1,0 +1,104 @@
+"""Closed answer vocabularies: versioned files that a step names per source.
+
+    name: eicu-admission-groups
+    version: 1
+    system: wardstar:eicu/admission-group
+    source: where it was built from
+    entries:
+      - {code: sepsis, display: sepsis, synonyms: [septic shock]}
+    members: eicu_apache_groups.csv        # optional: recorded term -> entry code (columns term, group)
+    half_credit: [[a, b], ...]             # optional: unordered pairs of codes
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from clinical_data.errors import BadInputError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One permitted answer."""
+
+    code: str
+    display: str
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A closed list of answers.
+
+    Attributes:
+        entries: in the order of the file, which is the order in prompts.
+        members: recorded term -> code of the entry it counts as (for scoring).
+        half_credit: unordered pairs of codes that count half (reported beside the strict figure).
+        sha256: over the file and its members file.
+    """
+
+    name: str
+    version: str
+    system: str
+    entries: tuple[Entry, ...]
+    sha256: str
+    members: dict[str, str] = field(default_factory=dict)
+    half_credit: frozenset[frozenset[str]] = frozenset()
+
+    def entry(self, code: str) -> Entry | None:
+        """Returns the entry of that code, or None."""
+        return next((e for e in self.entries if e.code == code), None)
+
+    def key_of(self, text: str) -> str | None:
+        """Returns the code of the entry that a text names (code, display, synonym), or None."""
+        wanted = normalise(text)
+        for entry in self.entries:
+            if wanted in {normalise(entry.code), normalise(entry.display), *map(normalise, entry.synonyms)}:
+                return entry.code
+        return None
+
+
+def normalise(text: str) -> str:
+    """Returns a text in lower case, without punctuation and with single spaces."""
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
+
+
+def load_vocabulary(name: str) -> Vocabulary:
+    """Returns a bundled vocabulary by name, or the one in a YAML file.
+
+    Raises:
+        UsageError: no such vocabulary.
+        BadInputError: the file is no valid vocabulary.
+    """
+    given = name.endswith((".yaml", ".yml"))
+    path = Path(name) if given else Path(str(files("clinical_data") / "vocabularies" / f"{name}.yaml"))
+    if not path.is_file():
+        raise UsageError(f"no answer vocabulary named {name}", hint="name a bundled vocabulary or a YAML file")
+    raw = path.read_bytes()
+    try:
+        data = yaml.safe_load(raw)
+        entries = tuple(Entry(str(e["code"]), e["display"], tuple(e.get("synonyms", ()))) for e in data["entries"])
+        members: dict[str, str] = {}
+        if data.get("members"):
+            text = (path.parent / data["members"]).read_text(encoding="utf-8")
+            raw += text.encode()
+            members = {row["term"]: row["group"] for row in csv.DictReader(text.splitlines()) if row["group"]}
+        pairs = frozenset(frozenset(map(str, pair)) for pair in data.get("half_credit", ()))
+        result = Vocabulary(
+            data["name"], str(data["version"]), data["system"], entries, hashlib.sha256(raw).hexdigest(), members, pairs
+        )
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise BadInputError(f"not a valid answer vocabulary ({error})", file=path) from error
+    codes = {e.code for e in entries}
+    if len(codes) != len(entries):
+        raise BadInputError("a code occurs twice", file=path, field="entries")
+    if unknown := sorted(set(members.values()) - codes):
+        raise BadInputError(f"unknown code {unknown[0]!r}", file=path, field="members")
+    return result

@@ -1,0 +1,1 @@
+"""Run records, scores, metrics, training sets, reports and review."""

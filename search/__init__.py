@@ -1,0 +1,1 @@
+"""Language-model tree search: actions, models, prompts, MCTS, peer verification."""

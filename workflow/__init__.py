@@ -1,0 +1,1 @@
+"""Pathways, LangGraph graph, runner, configuration and command line."""
