@@ -16,6 +16,7 @@ import csv
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -64,7 +65,18 @@ class Vocabulary:
                 return entry.code
         return None
 
+    def key_of_label(self, code: str) -> str | None:
+        """Returns the code of the entry that a recorded code counts as, or None when it lies outside this vocabulary.
 
+        With a members file that decides (a term listed without a group lies outside); without one the code itself must
+        be an entry.
+        """
+        if self.members:
+            return self.members.get(code)
+        return code if self.entry(code) else None
+
+
+@lru_cache(maxsize=65536)
 def normalise(text: str) -> str:
     """Returns a text in lower case, without punctuation and with single spaces."""
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())

@@ -15,7 +15,18 @@ source records it. Items that a source has no matcher for answer `not_in_source`
         matches:
           fhir: [{system: "http://loinc.org", codes: ["2345-7", "2951-2"]}]
           eicu: [{system: "wardstar:eicu/lab", codes: [BUN, creatinine]}]
-          eicu2: [{system: "wardstar:eicu/pastHistory", prefix: "notes/Progress Notes/Past History/"}]
+      - id: history_pulmonary
+        ...
+        matches:
+          fhir: [{system: "http://hl7.org/fhir/sid/icd-10-cm", prefixes: [J, G47.3], codes: [Z99.81]}]
+          eicu: [{system: "wardstar:eicu/pastHistory", prefix: "notes/Progress Notes/Past History/Organ Systems/Pulm"}]
+      - id: home_drugs
+        ...
+        matches:
+          fhir: [{kinds: [medication_home]}]
+
+A matcher names a `system` (left out: any system), and within it `codes`, one `prefix` or several `prefixes` (a finding
+that any of them covers is taken; with none of them every code is), and optionally the `kinds` of finding it takes.
 """
 
 from __future__ import annotations
@@ -33,19 +44,28 @@ from clinical_data.errors import BadInputError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """Which codes of one system belong to an item: listed codes, a code prefix, or (neither) every code."""
+    """Which findings of a source belong to an item.
+
+    Attributes:
+        system: code system; empty means any.
+        codes, prefixes: listed codes and beginnings of codes, either of which suffices; both empty: every code.
+        kinds: kinds of finding taken; empty means any.
+    """
 
     system: str
     codes: frozenset[str] = frozenset()
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
+    kinds: frozenset[FindingKind] = frozenset()
 
     def accepts(self, finding: Finding) -> bool:
-        """Says whether a finding's code falls under this matcher."""
-        if finding.code.system != self.system:
+        """Says whether a finding falls under this matcher."""
+        if self.system and finding.code.system != self.system:
             return False
-        if self.codes:
-            return finding.code.code in self.codes
-        return finding.code.code.startswith(self.prefix)
+        if self.kinds and finding.kind not in self.kinds:
+            return False
+        if not self.codes and not self.prefixes:
+            return True
+        return finding.code.code in self.codes or finding.code.code.startswith(self.prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +145,23 @@ def load_catalogue(name: str = "v1") -> Catalogue:
     return Catalogue(path.stem, version, items, hashlib.sha256(raw).hexdigest())
 
 
+def _matcher(entry: dict) -> Matcher:  # type: ignore[type-arg]
+    if unknown := set(entry) - {"system", "codes", "prefix", "prefixes", "kinds"}:
+        raise ValueError(f"unknown key {min(unknown)!r} in a matcher")
+    if not entry.get("system") and not entry.get("kinds"):
+        raise ValueError("a matcher needs a system or kinds")
+    prefixes = (*([entry["prefix"]] if "prefix" in entry else []), *entry.get("prefixes", ()))
+    return Matcher(
+        system=entry.get("system", ""),
+        codes=frozenset(str(c) for c in entry.get("codes", ())),
+        prefixes=tuple(str(p) for p in prefixes),
+        kinds=frozenset(FindingKind(k) for k in entry.get("kinds", ())),
+    )
+
+
 def _item(entry: dict) -> CatalogueItem:  # type: ignore[type-arg]
     matches = {
-        source: tuple(
-            Matcher(m["system"], frozenset(str(c) for c in m.get("codes", ())), m.get("prefix", "")) for m in matchers
-        )
-        for source, matchers in (entry.get("matches") or {}).items()
+        source: tuple(_matcher(m) for m in matchers) for source, matchers in (entry.get("matches") or {}).items()
     }
     return CatalogueItem(
         item_id=entry["id"],

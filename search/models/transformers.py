@@ -1,0 +1,280 @@
+"""Local language models through transformers, as the search sees them.
+
+This file speaks the `LanguageModel` protocol: text to tokens and back, batches that fit into memory, errors. The passes
+through the model are in `prefix_engine`, the attention they share in `shared_attention`, what they keep in `kv_cache`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+from clinical_data.errors import ModelError
+from search.models.embedded import go_offline
+from search.models.language_model import (
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    ModelIdentity,
+    Prompt,
+    ScoreRequest,
+    Work,
+)
+
+go_offline()
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from search.models.kv_cache import Ids, shared_length  # noqa: E402
+from search.models.local_weights import load_weights  # noqa: E402
+from search.models.prefix_engine import SCORE_ROWS, Draft, PrefixEngine, Scoring, packs  # noqa: E402
+from search.models.shared_attention import IMPLEMENTATION, shared_prefix_attention  # noqa: E402
+from search.models.token_sampling import uniform_noise  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+transformers.AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)
+
+CHECK_TOLERANCE = 0.05  # of the largest logit, when a loaded model is compared with its own attention
+
+Job = TypeVar("Job", Draft, Scoring)
+
+
+class TransformersModel:
+    """A `LanguageModel` on this machine. Use `load` to make one.
+
+    Args:
+        model: a causal language model whose attention is `IMPLEMENTATION`.
+        tokenizer: its tokenizer.
+        identity: what to call it.
+        max_batch: most samples decoded together; halved when memory runs out.
+        cache_tokens: most tokens whose keys and values are kept. Those of a running batch count too; only a single
+            prompt longer than this exceeds it.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: ModelIdentity, *, max_batch: int = 64, cache_tokens: int = 65536
+    ) -> None:
+        self._model, self._tokenizer, self._identity = model, tokenizer, identity
+        self._engine = PrefixEngine(model, cache_tokens)
+        self._max_batch = max_batch
+        self._context = model.config.get_text_config().max_position_embeddings
+        self._bos = _bos_ids(tokenizer)
+        self._eos = _eos_ids(model, tokenizer)
+        self._lock = threading.Lock()
+        self._tokenise = lru_cache(maxsize=4096)(self._tokenise_text)
+        self._stop_ids = lru_cache(maxsize=64)(self._find_stop_ids)
+
+    @classmethod
+    def load(
+        cls,
+        spec: str,
+        *,
+        dtype: str = "auto",
+        threads: int | None = None,
+        max_batch: int = 64,
+        cache_tokens: int = 65536,
+    ) -> TransformersModel:
+        """Loads a model from this machine.
+
+        Args:
+            spec: `embedded`, a local folder, or `hf:ORG/NAME`.
+            dtype: `auto` (bf16 where the processor computes it faster), `fp32`, `bf16` or `fp16`.
+            threads: processor threads of torch, for the whole process; None leaves them as they are.
+            max_batch: most samples decoded together.
+            cache_tokens: most tokens whose keys and values are kept.
+
+        Raises:
+            UsageError: an unknown dtype.
+            ModelError: the weights are missing, cannot be read, or need another kind of attention.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        model, tokenizer, identity = load_weights(spec, dtype, IMPLEMENTATION)
+        loaded = cls(model, tokenizer, identity, max_batch=max_batch, cache_tokens=cache_tokens)
+        loaded._check_architecture()
+        return loaded
+
+    def _check_architecture(self) -> None:
+        vocabulary = self._model.config.get_text_config().vocab_size
+        try:
+            with torch.inference_mode():
+                worst = self._engine.deviation(tuple(range(min(8, vocabulary))))
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ModelError(f"{self._identity.name} does not run with shared-prefix attention: {error}") from error
+        if not worst < CHECK_TOLERANCE:
+            raise ModelError(f"{self._identity.name} needs an attention or a head that this back-end lacks")
+        self._engine.work = Work()
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+        return self._identity
+
+    @property
+    def work(self) -> Work:
+        """Running counters of the work really done."""
+        return self._engine.work
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, for chat templates and token counts."""
+        return self._tokenizer
+
+    def release(self) -> None:
+        """Forgets keys and values kept for earlier prompts."""
+        with self._lock:
+            self._engine.cache.clear()
+            self._tokenise.cache_clear()
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        """Returns one sample per request, in order.
+
+        Raises:
+            ModelError: an empty or overlong prompt, or the back-end failed.
+        """
+        with self._lock:
+            drafts = [self._draft(request) for request in requests]
+            order = sorted((d for d in drafts if not d.finish), key=lambda d: d.prompt_ids)
+            self._in_batches(order, self._engine.sample)
+            return [self._generation(draft) for draft in drafts]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ChoiceScores]:
+        """Returns the likelihoods of the choices of each request, in order.
+
+        Raises:
+            ModelError: an empty or overlong prompt, or the back-end failed.
+        """
+        with self._lock:
+            wanted = [(self._prompt_ids(r.prompt), [self._tokenise(c) for c in r.choices]) for r in requests]
+            tables: dict[Ids, dict[Ids, float]] = {}
+            for prompt_ids, choices in wanted:
+                self._check_length(len(prompt_ids), max(map(len, choices), default=0))
+                tables.setdefault(prompt_ids, {}).update(dict.fromkeys(choices, 0.0))
+            jobs = [
+                Scoring(ids, dict.fromkeys(part, 0.0))
+                for ids in sorted(tables)
+                for part in packs(sorted(tables[ids]), len, SCORE_ROWS)
+            ]
+            self._in_batches(jobs, self._engine.score)
+            for job in jobs:
+                tables[job.prompt_ids].update(job.choices)
+            return [
+                ChoiceScores(ids, tuple(choices), tuple(tables[ids][c] for c in choices)) for ids, choices in wanted
+            ]
+
+    # Requests and results
+
+    def _draft(self, request: GenerateRequest) -> Draft:
+        sampling, prompt_ids = request.sampling, self._prompt_ids(request.prompt)
+        self._check_length(len(prompt_ids), sampling.max_new_tokens)
+        stop_ids = self._eos | self._stop_ids(sampling.stop)
+        draft = Draft(request, prompt_ids, stop_ids, uniform_noise(request.seed, max(sampling.max_new_tokens, 0)))
+        if sampling.max_new_tokens <= 0:
+            draft.finish = "length"
+        return draft
+
+    def _generation(self, draft: Draft) -> Generation:
+        self._engine.work.sampled += len(draft.token_ids)
+        token_ids = tuple(draft.token_ids)
+        return Generation(self._decode_text(token_ids), draft.prompt_ids, token_ids, draft.logprob, draft.finish)
+
+    def _prompt_ids(self, prompt: Prompt) -> Ids:
+        ids = list(self._bos)
+        for segment in prompt:
+            ids.extend(self._tokenise(segment.text) if segment.token_ids is None else segment.token_ids)
+        if not ids:
+            raise ModelError("an empty prompt")
+        return tuple(ids)
+
+    def _check_length(self, prompt: int, new: int) -> None:
+        if prompt + new > self._context:
+            raise ModelError(
+                f"a prompt of {prompt} tokens and {new} new ones exceed the context of {self._context} tokens"
+            )
+
+    def _tokenise_text(self, text: str) -> Ids:
+        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _decode_text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _find_stop_ids(self, stop: tuple[str, ...]) -> frozenset[int]:
+        """Returns the tokens whose own text contains a stop string."""
+        if not stop:
+            return frozenset()
+        return frozenset(i for i, text in enumerate(self._token_texts) if any(s in text for s in stop))
+
+    @cached_property
+    def _token_texts(self) -> list[str]:
+        return [self._decode_text([i]) for i in range(len(self._tokenizer))]
+
+    # Batches
+
+    def _in_batches(self, jobs: Sequence[Job], run: Callable[[Sequence[Job]], None]) -> None:
+        """Runs jobs, sorted by prompt, in batches that fit; halves the batch when memory runs out."""
+        engine, done = self._engine, 0
+        while done < len(jobs):
+            batch = jobs[done : done + self._batch_size(jobs[done:])]
+            prefilled = engine.work.prefilled
+            engine.cache.tick()
+            try:
+                with torch.inference_mode():
+                    engine.prefill([job.prompt_ids for job in batch])
+                    run(batch)
+            except (RuntimeError, MemoryError, IndexError) as error:
+                self._after_failure(error, len(batch))
+            else:
+                done += len(batch)
+                prefilled = engine.work.prefilled - prefilled
+                engine.work.reused += sum(len(job.prompt_ids) for job in batch) - prefilled
+            engine.cache.tick()
+            engine.cache.trim()
+
+    def _batch_size(self, jobs: Sequence[Job]) -> int:
+        """Returns how many of the first jobs, at least one, stay within the batch and the cache."""
+        tokens = 0
+        before: Ids = ()
+        for count, job in enumerate(jobs[: self._max_batch]):
+            tokens += len(job.prompt_ids) - shared_length(before, job.prompt_ids) + job.new_tokens
+            if count and tokens > self._engine.cache.limit:
+                return count
+            before = job.prompt_ids
+        return min(len(jobs), self._max_batch)
+
+    def _after_failure(self, error: Exception, batch: int) -> None:
+        """Halves the batch if memory ran out, so that it may be tried again; else raises `ModelError`."""
+        name = self._identity.name
+        if not _is_out_of_memory(error):
+            raise ModelError(f"{name} failed: {error}") from error
+        if batch == 1:
+            raise ModelError(f"{name}: out of memory with a batch of one") from error
+        self._max_batch = batch // 2
+        logger.warning("%s: out of memory, batch halved to %d", name, self._max_batch)
+
+
+def _bos_ids(tokenizer: Any) -> Ids:
+    """Returns the token that the tokenizer puts before a text of its own accord, if it does."""
+    with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    bos = tokenizer.bos_token_id
+    return (bos,) if with_special[:1] == [bos] and bare[:1] != [bos] else ()
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Returns every token that ends a text."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

@@ -1,0 +1,124 @@
+"""All text that a model is sent. Static text first, the growing path last, so that a path shares its prefix.
+
+The hash of this file goes into every record: a prompt can be found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+from clinical_data.case import Finding
+from clinical_data.chart import Answer, AnswerState, Chart
+from search.actions import ActionKind
+from search.models.language_model import Prompt, Segment
+from search.problem import SearchProblem
+from search.trajectory import Turn
+
+TEMPLATE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+MOST_VALUES = 3  # of one measurement, the latest, oldest first
+MOST_TEXT = 320  # characters of one text finding
+MOST_ANSWER = 700  # characters of one answer of the chart
+
+HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}\nPossible answers: {options}.\n\n"
+CUES = {
+    ActionKind.THINK: "\nThought:",
+    ActionKind.ASK: "\nQuestion:",
+    ActionKind.REPHRASE: "\nIn other words:",
+    ActionKind.REQUEST: "\nRequest:",
+}
+REPLY_CUE = "\nReply:"
+REASK_CUE = "\nReply, thinking again:"
+PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
+UNANSWERED = {
+    AnswerState.PENDING: "taken, result pending",
+    AnswerState.NOT_DONE_BY_NOW: "not done by now",
+    AnswerState.DONE_RESULT_NOT_IN_SOURCE: "done, but the result is not in this record",
+    AnswerState.NOT_IN_SOURCE: "this kind of information is not in this record",
+    AnswerState.UNRECOGNISED: "not understood",
+}
+PERSON = {"female": "woman", "male": "man"}
+
+
+def opening(problem: SearchProblem) -> Prompt:
+    """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case."""
+    options = "; ".join(e.display for e in problem.vocabulary.entries)
+    header = HEADER.format(clock=problem.clock_text, question=problem.question, options=options)
+    lines = [f"Patient: {vignette(problem.chart)}."]
+    lines += [f"Earlier conclusion: {flat(text)}" for text in problem.earlier]
+    for item in problem.opening:
+        answer = problem.chart.request(item)
+        if answer.state is AnswerState.RECORDED:
+            lines.append(f"{item.display.capitalize()}: {answer_text(answer)}")
+    return (Segment(header), Segment("\n".join(lines)))
+
+
+def extend(prompt: Prompt, turns: tuple[Turn, ...]) -> Prompt:
+    """Returns the prompt with turns appended."""
+    return prompt + tuple(s for t in turns for s in t.segments)
+
+
+def request_segments(display: str, answer: Answer) -> Prompt:
+    """Returns what a REQUEST adds to a prompt: the item and the chart's answer."""
+    return (Segment(CUES[ActionKind.REQUEST]), Segment(f" {display}"), Segment(f"\nResult: {answer_text(answer)}"))
+
+
+def answer_cue(problem: SearchProblem) -> Segment:
+    """Returns the cue after which the answer stands."""
+    return Segment(f"\n{problem.answer_cue}:")
+
+
+def vignette(chart: Chart) -> str:
+    """Returns age, sex and way of admission in one line: "woman, 67 years, admitted from ... to ..."."""
+    person = PERSON.get(chart.sex, "patient")
+    age = "age unknown" if chart.age is None else "90 years or older" if chart.age >= 90 else f"{chart.age} years"
+    text = f"{person}, {age}"
+    if source := chart.context.get("admission_source"):
+        text += f", admitted from: {flat(source)}"
+    if unit := chart.context.get("unit_type"):
+        text += f", unit: {flat(unit)}"
+    return text
+
+
+def answer_text(answer: Answer) -> str:
+    """Returns a chart's answer in words; what is not recorded is said to be so, never called normal."""
+    if answer.state is not AnswerState.RECORDED:
+        return UNANSWERED[answer.state]
+    by_name: dict[str, list[Finding]] = defaultdict(list)
+    for finding in answer.findings:
+        by_name[flat(finding.code.display or finding.code.code)].append(finding)
+    parts = [_series(name, findings) for name, findings in by_name.items()]
+    text = "; ".join(dict.fromkeys(parts))
+    return text if len(text) <= MOST_ANSWER else text[:MOST_ANSWER].rsplit("; ", 1)[0] + "; ..."
+
+
+def _series(name: str, findings: list[Finding]) -> str:
+    """Returns one measurement with its latest values, oldest first, and range and flag of the last."""
+    last = findings[-1]
+    values = list(dict.fromkeys(value_text(f) for f in findings))[-MOST_VALUES:]
+    if isinstance(last.value, str) and not last.unit:
+        texts = "; ".join(values)
+        return texts if name.lower() in texts.lower() or last.kind == "complaint" else f"{name}: {texts}"
+    limits = ""
+    if last.low is not None and last.high is not None:
+        limits = f"{last.low:g}-{last.high:g}"
+    notes = ", ".join(n for n in (limits, {"H": "high", "L": "low", "A": "abnormal"}.get(last.flag, last.flag)) if n)
+    unit = f" {flat(last.unit)}" if last.unit else ""
+    return f"{name} {', '.join(values)}{unit}" + (f" ({notes})" if notes else "")
+
+
+def value_text(finding: Finding) -> str:
+    """Returns a value as a person writes it, without unit; long texts are cut."""
+    if finding.value is None:
+        return "yes"
+    if isinstance(finding.value, float | int):
+        return f"{finding.value:g}"
+    text = flat(finding.value)
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rsplit(" ", 1)[0] + " ..."
+
+
+def flat(text: str) -> str:
+    """Returns a text on one line: a line break ends a turn, so no recorded text may hold one."""
+    return " ".join(text.split())

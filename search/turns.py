@@ -1,0 +1,226 @@
+"""Making turns: for each kind of action, the calls it needs and the turns that come of them.
+
+Each maker is a part for the desk: it yields asks and returns turns. A FINISH turn comes with its conclusion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from clinical_data.catalogue import CatalogueItem
+from clinical_data.chart import AnswerState
+from clinical_data.vocabulary import normalise
+from search import answers, prompts
+from search.actions import Action, ActionKind
+from search.desk import GENERATOR, Ask, Part, Reply
+from search.models.language_model import (
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    Prompt,
+    Sampling,
+    ScoreRequest,
+    Segment,
+)
+from search.problem import SearchProblem, SearchSettings
+from search.seeds import derive_random, derive_seed
+from search.trajectory import Conclusion, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where turns are made: the turns so far, the prompt they make, and a label that seeds derive from."""
+
+    turns: tuple[Turn, ...]
+    prompt: Prompt
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMaker:
+    """Makes turns for one role of one problem.
+
+    Attributes:
+        opening: the prompt before any turn.
+        seed: the seed that all seeds of this search derive from.
+        role: who is asked.
+    """
+
+    problem: SearchProblem
+    settings: SearchSettings
+    opening: Prompt
+    seed: int
+    role: str = GENERATOR
+
+    def spot(self, turns: tuple[Turn, ...], label: str) -> Spot:
+        """Returns the spot after some turns."""
+        return Spot(turns, prompts.extend(self.opening, turns), label)
+
+    def items_left(self, turns: Sequence[Turn]) -> list[CatalogueItem]:
+        """Returns what may still be requested after some turns; the opening items are answered already."""
+        asked = {t.action.item_id for t in turns} | {i.item_id for i in self.problem.opening}
+        return [i for i in self.problem.items if i.item_id not in asked]
+
+    def sampling(self) -> Sampling:
+        """Returns the sampling of this search."""
+        s = self.settings
+        return Sampling(s.turn_tokens, s.temperature, s.top_p)
+
+    def ask(self, purpose: str, prompt: Prompt, *seed: object) -> Ask:
+        """Returns an ask for one sample whose seed derives from this search's seed and `seed`."""
+        return Ask(
+            self.role, purpose, GenerateRequest(prompt, self.sampling(), derive_seed(self.seed, self.role, *seed))
+        )
+
+    def make(self, kind: ActionKind, spot: Spot) -> Part[list[tuple[Turn, Conclusion | None]]]:
+        """Makes the children of one slot."""
+        if kind is ActionKind.FINISH:
+            turn, conclusion = yield from self.finish(spot)
+            return [(turn, conclusion)]
+        if kind is ActionKind.REQUEST:
+            turns = yield from self.request(spot)
+        elif kind is ActionKind.ASK:
+            turns = yield from self.question(spot)
+        elif kind is ActionKind.REASK:
+            turns = yield from self.reask(spot)
+        else:
+            count = self.settings.think if kind is ActionKind.THINK else 1
+            turns = yield from self.write(kind, spot, count)
+        return [(turn, None) for turn in turns]
+
+    def write(self, kind: ActionKind, spot: Spot, count: int, cue_text: str = "") -> Part[list[Turn]]:
+        """Samples `count` thoughts or rephrasings."""
+        cue = Segment(cue_text or prompts.CUES[kind])
+        replies = yield [self.ask(kind.value, (*spot.prompt, cue), spot.label, kind.value, i) for i in range(count)]
+        return [_written(kind, (cue,), g) for g in samples_of(replies)]
+
+    def question(self, spot: Spot) -> Part[list[Turn]]:
+        """Samples sub-questions, and for each a reply by majority (ASK)."""
+        cue, reply_cue = Segment(prompts.CUES[ActionKind.ASK]), Segment(prompts.REPLY_CUE)
+        drawn = yield [self.ask("ask", (*spot.prompt, cue), spot.label, "ask", i) for i in range(self.settings.ask)]
+        questions = _distinct(samples_of(drawn))
+        stems = [(cue, Segment(q.text, q.token_ids), reply_cue) for q in questions]
+        replies = yield from self._replies(spot, stems, "ask-reply")
+        return [
+            replace(_written(ActionKind.ASK, stem, reply), text=f"{q.text.strip()} {reply.text.strip()}")
+            for q, stem, reply in zip(questions, stems, replies, strict=True)
+        ]
+
+    def reask(self, spot: Spot) -> Part[list[Turn]]:
+        """Answers the last sub-question again (REASK)."""
+        cue = Segment(prompts.REASK_CUE)
+        (reply,) = yield from self._replies(spot, [(cue,)], "reask")
+        return [_written(ActionKind.REASK, (cue,), reply)]
+
+    def _replies(self, spot: Spot, stems: Sequence[tuple[Segment, ...]], purpose: str) -> Part[list[Generation]]:
+        """Draws `ask_votes` replies after each stem and returns the majority of each."""
+        votes = self.settings.ask_votes
+        drawn = yield [
+            self.ask(purpose, (*spot.prompt, *stem), spot.label, purpose, i, vote)
+            for i, stem in enumerate(stems)
+            for vote in range(votes)
+        ]
+        texts = samples_of(drawn)
+        return [majority(texts[i * votes : (i + 1) * votes]) for i in range(len(stems))]
+
+    def request(self, spot: Spot) -> Part[list[Turn]]:
+        """Chooses distinct items by their likelihood and opens the chart for each (REQUEST)."""
+        items = self.items_left(spot.turns)
+        scores = yield from self.score_items(spot, items)
+        noise = derive_random(self.seed, self.role, spot.label, "request")
+        temperature = max(self.settings.temperature, 1e-6)
+        logits = [p / temperature + gumbel(noise.random()) for p in scores.mean_logprobs]
+        order = sorted(range(len(items)), key=lambda i: (-logits[i], items[i].item_id))
+        return [self.opened(items[i], scores.logprobs[i]) for i in order[: self.settings.request]]
+
+    def score_items(self, spot: Spot, items: Sequence[CatalogueItem]) -> Part[ChoiceScores]:
+        """Returns the likelihood of each item after the request cue."""
+        prompt = (*spot.prompt, Segment(prompts.CUES[ActionKind.REQUEST]))
+        choices = tuple(f" {item.display}" for item in items)
+        (reply,) = yield [Ask(self.role, "request", ScoreRequest(prompt, choices))]
+        return scores_of(reply)
+
+    def opened(self, item: CatalogueItem, logprob: float = 0.0) -> Turn:
+        """Returns the turn that opens the chart for an item."""
+        answer = self.problem.chart.request(item)
+        action = Action(ActionKind.REQUEST, item.item_id)
+        return Turn(action, item.display, prompts.request_segments(item.display, answer), answer, logprob=logprob)
+
+    def vote_ask(self, spot: Spot) -> Ask:
+        """Returns the ask for the likelihood of every answer of the vocabulary."""
+        prompt = (*spot.prompt, prompts.answer_cue(self.problem))
+        return Ask(self.role, "vote", ScoreRequest(prompt, answers.choices(self.problem.vocabulary)))
+
+    def concluded(self, spot: Spot, reply: Reply) -> Conclusion:
+        """Returns the conclusion of a vote."""
+        return answers.exact_vote(scores_of(reply), self.problem.vocabulary, supporting(spot.turns))
+
+    def finish(self, spot: Spot) -> Part[tuple[Turn, Conclusion]]:
+        """Concludes by the exact vote over the vocabulary (FINISH)."""
+        (reply,) = yield [self.vote_ask(spot)]
+        conclusion = self.concluded(spot, reply)
+        words = conclusion.ranked[0].display if conclusion.ranked else ""
+        segments = (prompts.answer_cue(self.problem), Segment(f" {words}"))
+        logprob = _logprob_of(scores_of(reply), self.problem, conclusion)
+        return Turn(Action(ActionKind.FINISH), words, segments, logprob=logprob), conclusion
+
+
+def samples_of(replies: Sequence[Reply]) -> list[Generation]:
+    """Returns replies that must be samples."""
+    if not all(isinstance(r, Generation) for r in replies):
+        raise TypeError("a sample was asked for")
+    return [r for r in replies if isinstance(r, Generation)]
+
+
+def scores_of(reply: Reply) -> ChoiceScores:
+    """Returns a reply that must be scores."""
+    if not isinstance(reply, ChoiceScores):
+        raise TypeError("likelihoods were asked for")
+    return reply
+
+
+def _logprob_of(scores: ChoiceScores, problem: SearchProblem, conclusion: Conclusion) -> float:
+    codes = [e.code for e in problem.vocabulary.entries]
+    return scores.logprobs[codes.index(conclusion.answer_key)] if conclusion.answer_key in codes else 0.0
+
+
+def _written(kind: ActionKind, stem: tuple[Segment, ...], sample: Generation) -> Turn:
+    segments = (*stem, Segment(sample.text, sample.token_ids))
+    text = sample.text.strip()
+    return Turn(Action(kind), text, segments, logprob=sample.logprob, tokens=len(sample.token_ids))
+
+
+def _distinct(samples: Sequence[Generation]) -> list[Generation]:
+    return list({normalise(s.text): s for s in reversed(samples)}.values())[::-1]
+
+
+def majority(samples: Sequence[Generation]) -> Generation:
+    """Returns a sample of the most frequent text; among equals the one of highest mean likelihood, then the first.
+
+    Source: rStar, arXiv 2408.06195, section 3.1 (action A3).
+    """
+    counts = Counter(normalise(s.text) for s in samples)
+
+    def merit(at: int) -> tuple[int, float, int]:
+        sample = samples[at]
+        mean = sample.logprob / max(len(sample.token_ids), 1)
+        return counts[normalise(sample.text)], mean if math.isfinite(mean) else -math.inf, -at
+
+    return samples[max(range(len(samples)), key=merit)]
+
+
+def supporting(turns: Sequence[Turn]) -> tuple[str, ...]:
+    """Returns the ids of the findings that a path revealed, in order, each once."""
+    opened = [t.answer for t in turns if t.answer is not None and t.answer.state is AnswerState.RECORDED]
+    return tuple(dict.fromkeys(f.finding_id for answer in opened for f in answer.findings))
+
+
+def gumbel(uniform: float) -> float:
+    """Returns standard Gumbel noise from a uniform number: the largest of logits plus noise is a draw by softmax.
+
+    Source: Gumbel-max; without replacement, Kool et al. 2019 (arXiv 1903.06059).
+    """
+    return -math.log(-math.log(min(max(uniform, 1e-300), 1 - 1e-16)))
