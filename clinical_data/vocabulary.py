@@ -7,6 +7,7 @@
     entries:
       - {code: sepsis, display: sepsis, synonyms: [septic shock]}
     members: eicu_apache_groups.csv        # optional: recorded term -> entry code (columns term, group)
+    member_levels: 2                       # or: a recorded path a|b|c counts as the entry a|b
     half_credit: [[a, b], ...]             # optional: unordered pairs of codes
 """
 
@@ -41,6 +42,7 @@ class Vocabulary:
     Attributes:
         entries: in the order of the file, which is the order in prompts.
         members: recorded term -> code of the entry it counts as (for scoring).
+        member_levels: a recorded path (`a|b|c`) counts as the entry of its first so many levels; 0: not used.
         half_credit: unordered pairs of codes that count half (reported beside the strict figure).
         sha256: over the file and its members file.
     """
@@ -52,6 +54,12 @@ class Vocabulary:
     sha256: str
     members: dict[str, str] = field(default_factory=dict)
     half_credit: frozenset[frozenset[str]] = frozenset()
+    member_levels: int = 0
+
+    @property
+    def groups(self) -> bool:
+        """Says whether an entry stands for a group of recorded terms, not for one term."""
+        return bool(self.members or self.member_levels)
 
     def entry(self, code: str) -> Entry | None:
         """Returns the entry of that code, or None."""
@@ -68,11 +76,13 @@ class Vocabulary:
     def key_of_label(self, code: str) -> str | None:
         """Returns the code of the entry that a recorded code counts as, or None when it lies outside this vocabulary.
 
-        With a members file that decides (a term listed without a group lies outside); without one the code itself must
-        be an entry.
+        With a members file that decides (a term listed without a group lies outside); with `member_levels` the first
+        levels of a path; without either the code itself must be an entry.
         """
         if self.members:
             return self.members.get(code)
+        if self.member_levels:
+            code = "|".join(code.split("|")[: self.member_levels])
         return code if self.entry(code) else None
 
 
@@ -104,7 +114,14 @@ def load_vocabulary(name: str) -> Vocabulary:
             members = {row["term"]: row["group"] for row in csv.DictReader(text.splitlines()) if row["group"]}
         pairs = frozenset(frozenset(map(str, pair)) for pair in data.get("half_credit", ()))
         result = Vocabulary(
-            data["name"], str(data["version"]), data["system"], entries, hashlib.sha256(raw).hexdigest(), members, pairs
+            name=data["name"],
+            version=str(data["version"]),
+            system=data["system"],
+            entries=entries,
+            sha256=hashlib.sha256(raw).hexdigest(),
+            members=members,
+            half_credit=pairs,
+            member_levels=int(data.get("member_levels", 0)),
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise BadInputError(f"not a valid answer vocabulary ({error})", file=path) from error

@@ -150,6 +150,8 @@ def _matcher(entry: dict) -> Matcher:  # type: ignore[type-arg]
         raise ValueError(f"unknown key {min(unknown)!r} in a matcher")
     if not entry.get("system") and not entry.get("kinds"):
         raise ValueError("a matcher needs a system or kinds")
+    if empty := [key for key, value in entry.items() if not value]:
+        raise ValueError(f"{empty[0]!r} of a matcher is empty")  # an empty list would match every code
     prefixes = (*([entry["prefix"]] if "prefix" in entry else []), *entry.get("prefixes", ()))
     return Matcher(
         system=entry.get("system", ""),

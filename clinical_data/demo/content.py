@@ -18,9 +18,10 @@ from clinical_data.errors import BadInputError
 Profile = dict[str, Any]
 
 _KEYS = frozenset(
-    "final age female stay comorbidities never frequency fatal observation direct presentations cluster admitted_as "
-    "complaint hpi has exam vitals labs course reports must skip daily later cultures treatments procedures secondary "
-    "disposition home_drugs oxygen".split()
+    {"final", "age", "female", "stay", "comorbidities", "never", "frequency", "fatal", "observation", "direct"}
+    | {"cluster", "admitted_as", "complaint", "hpi", "has", "exam", "vitals", "labs", "course", "reports", "side"}
+    | {"must", "skip", "daily", "later", "cultures", "treatments", "procedures", "secondary", "disposition"}
+    | {"home_drugs", "working"}
 )
 _MERGED = ("comorbidities", "exam", "vitals", "labs", "course", "reports", "cultures")
 

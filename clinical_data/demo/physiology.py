@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from clinical_data.demo.content import Content, Profile, chance, pick
@@ -50,15 +51,22 @@ def sample_person(content: Content, profile: Profile, rng: random.Random) -> Per
         young, old = facts["rate"]
         usual = min(max(young + (old - young) * (age - 40) / 35, 0.0), 0.8)
         drawn = chance(rng, chances.get(name, usual))
-        if drawn and facts.get("sex", sex) == sex and name not in profile.get("never", ()):
+        if (
+            drawn
+            and facts.get("sex", sex) == sex
+            and age >= facts.get("from_age", 0)
+            and name not in profile.get("never", ())
+        ):
             found.append(name)
     if "diabetes1" in found and "diabetes2" in found:
         found.remove("diabetes2")
     facts_of = content.common["comorbidities"]
     smoker = any(facts_of[name].get("smoker") for name in found)
-    smoking = pick(rng, ("former", "former", "current")) if smoker else pick(rng, ("never", "never", "former", "current"))
+    smoking = (
+        pick(rng, ("former", "former", "current")) if smoker else pick(rng, ("never", "never", "former", "current"))
+    )
     drinks = any(facts_of[name].get("drinker") for name in found)
-    return Person(sex, age, tuple(found), str(pick(rng, ("left", "right"))), smoking, drinks)
+    return Person(sex, age, tuple(found), str(profile.get("side") or pick(rng, ("left", "right"))), smoking, drinks)
 
 
 class Physiology:
@@ -73,30 +81,36 @@ class Physiology:
         self._usual = DECLINE if dies else RECOVERY
         self._rng = rng
         self._severity = min(max(rng.gauss(0.9 if dies else 0, 1), -1.5), 1.8)
+        # target range 88-92 % in chronic obstructive disease, else 92-96 %. Source: British Thoracic Society, 2017
+        self.oxygen_below = 88.0 if "copd" in person.comorbidities else 92.0
         self._base: dict[str, float] = {}
         self._peak: dict[str, float] = {}
         self._set_vitals(profile, person)
         self._set_labs(content, profile, person)
 
     def vital(self, name: str, day: float, on_oxygen: bool = False) -> float:
-        """Returns a vital sign (`hr`, `sbp`, `dbp`, `rr`, `temp` in Cel, `spo2` in %, `gcs`) `day` days after arrival."""
+        """Returns `hr`, `sbp` (mm[Hg]), `rr`, `temp` (Cel), `spo2` (%) or `gcs`, `day` days after arrival."""
         if name == "gcs":
             deficit = (15 - self._peak["gcs"]) * _factor(self._usual, day * 1.5)
             return float(min(max(round(15 - deficit), 3), 15))
         base, peak = self._base[name], self._peak[name]
         value = base + (peak - base) * _factor(self._usual, day) + self._rng.gauss(0, VITALS[name][1] * 0.35)
         if name == "spo2" and on_oxygen:
-            value = max(value, min(93.0, base) + self._rng.random() * 2)
+            value = max(value, self.oxygen_below + self._rng.random() * 3)
         low, high = LIMITS[name]
         return round(min(max(value, low), high), 1 if name == "temp" else 0)
 
     def diastolic(self, systolic: float) -> float:
         """Returns a diastolic pressure in mm[Hg] that fits a systolic one."""
-        return round(27 + 0.4 * systolic + self._rng.gauss(0, 4))
+        return round(min(27 + 0.4 * systolic + self._rng.gauss(0, 4), systolic - 22))
 
     def draw(self, names: list[str], day: float) -> dict[str, float | bool]:
         """Returns laboratory values of one blood or urine sample; values that depend on each other fit together."""
         sample = {name: self._lab(name, day) for name in self._analytes}
+        if sample["hco3"] > 22:  # renal answer to hyperventilation
+            sample["hco3"] -= 0.2 * max(0.0, 38 - sample["pco2"])
+        if sample["wbc"] > 10:  # a raised count is mostly neutrophils
+            sample["neut"] = max(sample["neut"], min(90.0, 62 + 2.4 * (sample["wbc"] - 7)))
         sample["hct"] = sample["hb"] * 2.98 + self._rng.gauss(0, 0.4)
         gap = 11 + 0.9 * max(0.0, sample["lactate"] - 1.2) + 1.5 * sample["bhb"] + (4 if sample["cr"] > 4 else 0)
         sample["cl"] = sample["na"] - sample["hco3"] - gap
@@ -122,7 +136,7 @@ class Physiology:
         if self._peak["spo2"] > self._base["spo2"]:
             self._peak["spo2"] = self._base["spo2"]
         gcs = profile.get("vitals", {}).get("gcs")
-        self._peak["gcs"] = 15.0 if gcs is None else min(15.0, self._drawn(gcs, 15, False))
+        self._peak["gcs"] = 15.0 if gcs is None else min(14.0, self._drawn(gcs, 15, False))
 
     def _set_labs(self, content: Content, profile: Profile, person: Person) -> None:
         for name, facts in self._analytes.items():
@@ -174,8 +188,6 @@ class Physiology:
         return value > 0.5 if facts.get("presence") else round(value, facts["digits"])
 
 
-
-
 def _factor(course: tuple[float, ...] | list[float], day: float) -> float:
     """Interpolates a course given at days 0, 1, 2, ...; its last value holds afterwards."""
     return _interpolate(tuple(enumerate(course)), day)
@@ -184,7 +196,7 @@ def _factor(course: tuple[float, ...] | list[float], day: float) -> float:
 def _interpolate(points: tuple[tuple[float, float], ...], x: float) -> float:
     if x <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]

@@ -124,7 +124,7 @@ RESPIRATORY = {
 _DONE = tuple(
     (re.compile(pattern, re.IGNORECASE), code)
     for pattern, code in (
-        (r"\bconsult(ation)?\b", "consultation"),
+        (r"\bconsultation\b", "consultation"),
         (r"\|cultures\b", "culture"),
         (r"chest x-ray", "chest x-ray"),
         (r"head CT scan|\|CT scan\|head", "ct head"),
@@ -152,7 +152,10 @@ def number_or_text(text: str) -> float | str:
 
 def plain(text: str) -> str:
     """Returns words in lower case where only their first letter was a capital; abbreviations stay."""
-    return " ".join(w.lower() if w[1:] == w[1:].lower() else w for w in clean(text).split())
+    text = clean(text)
+    if text in ("L", "R"):
+        return "left" if text == "L" else "right"
+    return re.sub(r"\b[A-Z][a-z]+\b", lambda word: word.group().lower(), text)
 
 
 @lru_cache(maxsize=8192)
@@ -278,8 +281,6 @@ def nurse_entry(path: str) -> str | None:
 @lru_cache(maxsize=4096)
 def done(treatment: str) -> str | None:
     """Returns what a treatment string says was done (an imaging modality, a culture, a consultation), or None."""
-    if treatment.startswith("general|support services"):
-        return None
     return next((code for pattern, code in _DONE if pattern.search(treatment)), None)
 
 

@@ -182,7 +182,7 @@ class EicuFolder:
             {"path": str(path)},
         )
         rejects = self._database.execute(
-            "SELECT line, first(CAST(error_type AS VARCHAR) ORDER BY column_idx), first(column_name ORDER BY column_idx) "
+            "SELECT line, arg_min(CAST(error_type AS VARCHAR), column_idx), arg_min(column_name, column_idx) "
             "FROM reject_errors GROUP BY line ORDER BY line"
         ).fetchall()
         for line, kind, column in rejects:
@@ -205,9 +205,8 @@ class EicuFolder:
             reason = f"{table.key} occurs {extra + 1} times; the first row is used"
             self._log.quarantined(Quarantined(path.name, None, reason, f"{table.name} {key}"))
         if repeated:
-            self._database.execute(
-                f"DELETE FROM {table.name} WHERE rowid NOT IN (SELECT min(rowid) FROM {table.name} GROUP BY {table.key})"
-            )
+            first = f"SELECT min(rowid) FROM {table.name} GROUP BY {table.key}"
+            self._database.execute(f"DELETE FROM {table.name} WHERE rowid NOT IN ({first})")
         self._log.read[table.name] += self._one(f"SELECT count(*) FROM {table.name}")
         if table is not PATIENT:
             orphans = self._one(f"SELECT count(*) FROM {table.name} ANTI JOIN patient USING ({STAY})")
@@ -230,10 +229,8 @@ class EicuFolder:
             names.append("enteredoffset")
             columns += ", n.enteredoffset" if "note" in self.loaded else ", NULL"
         if table.name == "physicalExam" and "note" in self.loaded:
-            join = (
-                f"LEFT JOIN (SELECT {STAY}, noteoffset, max(noteenteredoffset) AS enteredoffset FROM note GROUP BY ALL) n "
-                f"ON n.{STAY} = t.{STAY} AND n.noteoffset = t.physicalexamoffset "
-            )
+            entered = f"SELECT {STAY}, noteoffset, max(noteenteredoffset) AS enteredoffset FROM note GROUP BY ALL"
+            join = f"LEFT JOIN ({entered}) n ON n.{STAY} = t.{STAY} AND n.noteoffset = t.physicalexamoffset"
         cursor = self._database.cursor()
         cursor.execute(
             f"SELECT {columns} FROM {table.name} t {join} WHERE t.{STAY} IN (SELECT {STAY} FROM patient) "
@@ -279,7 +276,7 @@ def find_tables(folder: Path, log: ImportLog) -> dict[str, Path]:
 def open_text(path: Path) -> io.TextIOBase:
     """Opens a table file as text, without its byte order mark."""
     if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[return-value]
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
     return path.open("r", encoding="utf-8-sig", errors="replace", newline="")
 
 

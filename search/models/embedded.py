@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,7 @@ def install_embedded(folder: Path | None = None, progress: Callable[[str], None]
             _write_manifest(made, gguf, sha256)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, ImportError, struct.error) as error:
         raise ModelError(f"cannot install {MODEL_NAME} in {folder}: {error}", hint=INSTALL_HINT) from error
     progress(f"installed {MODEL_NAME} in {folder}")
     return folder

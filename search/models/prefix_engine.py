@@ -27,6 +27,7 @@ from search.models.shared_attention import (
     SuffixBlock,
     TokenTree,
     TreeBlock,
+    spans_after,
     spans_of,
     states_of,
 )
@@ -189,7 +190,7 @@ class PrefixEngine:
                 own.keep(rows)
                 hidden[: len(rows), :step] = hidden[rows, :step]
                 live = [live[row] for row in rows]
-                spans = spans_of([paths[d.prompt_ids] for d in live])
+                spans = spans_after(spans, rows)
             if not live:
                 return
             own.begin_step()

@@ -16,8 +16,9 @@ Grouped-query heads ride along as more query rows of their key head; keys are ne
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +65,12 @@ def spans_of(paths: Sequence[list[Node]]) -> list[Span]:
     for key, node in nodes.items():
         chains.setdefault(rows[key], []).append(node)
     return [Span(*ends, chain[0].start, chain[-1].stop, joined(chain)) for ends, chain in chains.items()]
+
+
+def spans_after(spans: Sequence[Span], rows: Sequence[int]) -> list[Span]:
+    """Returns the spans over the rows that stay, given in ascending order and renumbered from 0; copies no keys."""
+    moved = [replace(s, first=bisect_left(rows, s.first), last=bisect_left(rows, s.last)) for s in spans]
+    return [s for s in moved if s.first < s.last]
 
 
 class OwnBlock(Protocol):
@@ -218,7 +225,9 @@ class AttentionPlan:
         """
         own_from = max((span.stop for span in self.spans), default=0)
         shape = (*queries.shape[:3], own_from + self.own.columns)
-        scores = torch.full(shape, float("-inf"), dtype=torch.float32, device=queries.device)
+        scores = torch.empty(shape, dtype=torch.float32, device=queries.device)
+        if sum((s.last - s.first) * (s.stop - s.start) for s in self.spans) < shape[1] * own_from:
+            scores.fill_(float("-inf"))  # prefixes of unequal length leave gaps between the rectangles
         for s in self.spans:
             scores[:, s.first : s.last, :, s.start : s.stop] = _product(
                 queries[:, s.first : s.last], s.kv[0, layer].transpose(1, 2)

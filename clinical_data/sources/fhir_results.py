@@ -1,0 +1,176 @@
+"""Cuts Observation and DiagnosticReport down to facts: what was measured, its value, and when it was known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from clinical_data.case import FindingKind
+from clinical_data.sources.fhir_reduce import LOINC, Json, StagedFact, Unused, codes, fact_of, number, pick, words
+
+_KIND_OF_CATEGORY = {
+    "laboratory": FindingKind.LABORATORY,
+    "vital-signs": FindingKind.VITAL,
+    "vital-sign": FindingKind.VITAL,
+    "exam": FindingKind.EXAMINATION,
+    "social-history": FindingKind.SOCIAL,
+    "survey": FindingKind.HISTORY,
+    "imaging": FindingKind.IMAGING,
+    "procedure": FindingKind.PROCEDURE,
+    "microbiology": FindingKind.MICROBIOLOGY,
+    "MB": FindingKind.MICROBIOLOGY,
+}
+_COMPLAINT_CODES = frozenset({"8661-1", "10154-3", "46239-0", "29299-5"})  # LOINC: chief complaint, reason for visit
+_HISTORY_CODES = frozenset({"10164-2"})  # LOINC: history of present illness
+
+# Sections of http://terminology.hl7.org/CodeSystem/v2-0074 and the LOINC parts that US Core uses in their place.
+# A report outside them may be a note (admission, discharge), which no case shows.
+_KIND_OF_REPORT = {
+    **dict.fromkeys(("RAD", "IMG", "CT", "NMR", "NMS", "RUS", "VUS", "CUS", "OUS", "XRC", "CTH", "imaging", "radiology",
+                     "LP29684-5", "EC", "EEG", "CARD", "LP29708-2"), FindingKind.IMAGING),
+    **dict.fromkeys(("MB", "VR", "MYC", "PAR", "LP7819-8"), FindingKind.MICROBIOLOGY),
+    **dict.fromkeys(("LAB", "CH", "HM", "BLB", "TX", "IMM", "SR", "laboratory", "LP29693-6"), FindingKind.LABORATORY),
+}  # fmt: skip
+
+_VALUES = ("valueQuantity", "valueCodeableConcept", "valueString", "valueInteger", "valueBoolean", "valueRange",
+           "valueRatio")  # fmt: skip
+_USELESS_VALUES = ("valueDateTime", "valuePeriod", "valueTime", "valueSampledData")  # a case holds no calendar date
+
+
+def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
+    """Yields one fact for the observation's own value, and one per component."""
+    if resource["status"] in ("entered-in-error", "cancelled"):
+        raise Unused(resource["status"])
+    code = pick(resource["code"])
+    if code is None:
+        raise Unused("no code")
+    period = resource.get("effectivePeriod") or {}
+    base = fact_of(
+        resource,
+        key,
+        _kind(resource),
+        code,
+        value=None,
+        charted=resource.get("effectiveDateTime") or resource.get("effectiveInstant") or period.get("start") or "",
+        until=period.get("end") or "",
+        known=resource.get("issued") or "",
+    )
+    components = resource.get("component") or []
+    if any(name in resource for name in _USELESS_VALUES):
+        raise Unused("value is a time or a curve")
+    if any(name in resource for name in _VALUES) or not (components or resource.get("hasMember")):
+        yield _with_value(base, resource)
+    elif not components:
+        raise Unused("only groups other observations")
+    for index, component in enumerate(components):
+        part = pick(component["code"])
+        if part is not None and not any(name in component for name in _USELESS_VALUES):
+            named = (part.system, part.code, part.display, part.version)
+            yield _with_value(base._replace(key=f"{key}#{index}", code=named), component)
+
+
+def reduce_report(resource: Json, key: str) -> Iterator[StagedFact]:
+    """Yields the conclusion of an imaging, ECG or laboratory report."""
+    if resource["status"] in ("entered-in-error", "cancelled"):
+        raise Unused(resource["status"])
+    conclusion = (resource.get("conclusion") or "").strip()
+    conclusion = conclusion or "; ".join(filter(None, map(words, resource.get("conclusionCode") or ())))
+    code = pick(resource["code"])
+    if not conclusion or code is None:
+        raise Unused("no conclusion")
+    kinds = {_KIND_OF_REPORT[c] for c in codes(resource.get("category")) if c in _KIND_OF_REPORT}
+    if not kinds:
+        raise Unused("category is no kind of result")
+    period = resource.get("effectivePeriod") or {}
+    yield fact_of(
+        resource,
+        key,
+        min(kinds, key=lambda k: k.value),
+        code,
+        value=conclusion,
+        charted=resource.get("effectiveDateTime") or period.get("start") or "",
+        until=period.get("end") or "",
+        known=resource.get("issued") or "",
+    )
+
+
+def _kind(resource: Json) -> FindingKind:
+    loinc = {c.get("code") for c in resource["code"].get("coding", ()) if c.get("system") == LOINC}
+    if loinc & _COMPLAINT_CODES:
+        return FindingKind.COMPLAINT
+    if loinc & _HISTORY_CODES:
+        return FindingKind.HISTORY
+    found = {_KIND_OF_CATEGORY[c] for c in codes(resource.get("category")) if c in _KIND_OF_CATEGORY}
+    if FindingKind.LABORATORY in found or FindingKind.MICROBIOLOGY in found:
+        return FindingKind.MICROBIOLOGY if _is_microbiology(resource) else FindingKind.LABORATORY
+    if found:
+        return min(found, key=lambda k: k.value)
+    # No category that says: a specimen makes it a laboratory value, whose result comes late.
+    return FindingKind.LABORATORY if resource.get("specimen") else FindingKind.EXAMINATION
+
+
+def _is_microbiology(resource: Json) -> bool:
+    profiles = " ".join((resource.get("meta") or {}).get("profile") or ()).lower()
+    name = words(resource["code"]).lower()
+    return (
+        bool(codes(resource.get("category")) & {"MB", "microbiology"})
+        or "-micro" in profiles
+        or "culture" in name
+        or "suscept" in name
+    )
+
+
+def _with_value(fact: StagedFact, resource: Json) -> StagedFact:
+    value, unit = _value(resource)
+    low, high = _range(resource)
+    flag = next(iter(c.get("code", "") for i in resource.get("interpretation") or () for c in i.get("coding", ())), "")
+    return fact._replace(
+        value=value,
+        unit=unit,
+        low=low,
+        high=high,
+        flag="" if flag == "N" else flag,
+        has_result=value is not None,
+    )
+
+
+def _value(resource: Json) -> tuple[float | str | None, str]:
+    """Returns value and unit; (None, "") when the record holds no result (dataAbsentReason)."""
+    if quantity := resource.get("valueQuantity"):
+        return _quantity(quantity)
+    if concept := resource.get("valueCodeableConcept"):
+        return words(concept) or None, ""
+    if (text := resource.get("valueString")) is not None:
+        return text.strip() or None, ""
+    if (whole := resource.get("valueInteger")) is not None:
+        return number(whole), ""
+    if (truth := resource.get("valueBoolean")) is not None:
+        return "yes" if truth else "no", ""
+    if found := resource.get("valueRange"):
+        return f"{_shown(found.get('low'))} to {_shown(found.get('high'))}", _unit(found.get("low") or {})
+    if ratio := resource.get("valueRatio"):
+        return f"{_shown(ratio.get('numerator'))}:{_shown(ratio.get('denominator'))}", ""
+    return None, ""
+
+
+def _quantity(quantity: Json) -> tuple[float | str | None, str]:
+    value = number(quantity.get("value"))
+    if value is None:
+        return None, ""
+    comparator = quantity.get("comparator")
+    return (f"{comparator}{quantity['value']}" if comparator else value), _unit(quantity)
+
+
+def _unit(quantity: Json) -> str:
+    return quantity.get("unit") or quantity.get("code") or ""
+
+
+def _shown(quantity: Any) -> str:
+    return "" if not quantity or quantity.get("value") is None else str(quantity["value"])
+
+
+def _range(resource: Json) -> tuple[float | None, float | None]:
+    """Returns low and high of the first reference range."""
+    for found in resource.get("referenceRange") or ():
+        return number((found.get("low") or {}).get("value")), number((found.get("high") or {}).get("value"))
+    return None, None

@@ -1,0 +1,142 @@
+"""The report of a run: a folder of HTML pages that need neither network nor program to be read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from sqlalchemy import Engine
+
+from clinical_data.errors import StorageError, UsageError
+from evaluation.review import case_page, index_data, page_data
+from evaluation.scoring import score_run
+from evaluation.store.run_store import Run, RunStore, StoredRecord
+
+__all__ = ["render", "write_report"]
+
+logger = logging.getLogger(__name__)
+
+_MARK = '<meta name="generator" content="wardstar report">'
+
+
+def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False) -> Path:
+    """Writes the report of a run to a folder and returns the path of its first page.
+
+    Pages of an earlier report in the same folder that this one does not overwrite are removed, so that a blind report
+    never lies beside pages that show labels. Other files are left alone.
+
+    Args:
+        engine: the database.
+        run_name: name of the run.
+        out: folder, made if missing.
+        blind: leave out recorded labels, match marks and everything derived from them.
+
+    Raises:
+        UsageError: no such run, or a blind report of a run that was steered by recorded labels.
+        StorageError: the folder cannot be written.
+    """
+    store = RunStore(engine)
+    run = store.get(run_name)
+    score = None if blind else score_run(engine, run_name)  # first: it brings labels and marks up to date
+    records = list(store.records(run.run_id))
+    written = set()
+    try:
+        (out / "cases").mkdir(parents=True, exist_ok=True)
+        for path, html in _pages(run, records, score, blind):
+            (out / path).write_text(html, encoding="utf-8", newline="\n")
+            written.add(path)
+        _remove_stale(out, written)
+    except OSError as error:
+        raise StorageError(f"cannot write the report to {out} ({error.strerror})") from error
+    logger.info("report of run %s: %d pages", run_name, len(written))
+    return out / "index.html"
+
+
+def render(
+    run: Run,
+    records: Sequence[StoredRecord],
+    score: Mapping[str, Any] | None,
+    *,
+    blind: bool = False,
+) -> dict[str, str]:
+    """Returns the pages of a report: path within the report -> HTML. Equal input gives equal pages.
+
+    Args:
+        run: the run.
+        records: its case-steps with labels and match marks.
+        score: result of `score_run`, or None.
+        blind: leave out recorded labels, match marks and everything derived from them.
+
+    Raises:
+        UsageError: a blind report of a run whose search was steered by recorded labels.
+    """
+    return dict(_pages(run, records, score, blind))
+
+
+def _pages(
+    run: Run, records: Sequence[StoredRecord], score: Mapping[str, Any] | None, blind: bool
+) -> Iterator[tuple[str, str]]:
+    if blind and any(s.record.settings.get("value") == "ground_truth" for s in records):
+        raise UsageError(
+            "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
+        )
+    environment = _environment()
+    steps = list(dict.fromkeys(s.record.step for s in records))
+    ordered = sorted(records, key=lambda s: (s.record.case_id, steps.index(s.record.step), s.record.occurrence))
+    index = index_data.build(run, ordered, score, blind=blind)
+    shared = {"run_name": index.name, "blind": blind, "mark": Markup(_MARK)}
+    script = "" if blind else _asset("toggle.js")
+    yield "index.html", environment.get_template("index.html").render(page=index, **shared, **_assets(script))
+    template, assets = environment.get_template("case_step.html"), _assets("")
+    for position, stored in enumerate(ordered):
+        html = template.render(
+            page=case_page.build(stored, blind=blind),
+            previous=_link(ordered, position - 1),
+            following=_link(ordered, position + 1),
+            **shared,
+            **assets,
+        )
+        yield f"cases/{page_data.page_name(stored.record)}", html
+
+
+def _link(ordered: Sequence[StoredRecord], position: int) -> str:
+    return page_data.page_name(ordered[position].record) if 0 <= position < len(ordered) else ""
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("evaluation.review", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("evaluation.review") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _assets(script: str) -> dict[str, Markup]:
+    """Style, script and a content policy that lets a page load nothing and run only that script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; " if script else ""
+    policy = f"default-src 'none'; {allowed}style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return {"style": Markup(_asset("style.css")), "script": Markup(script), "policy": Markup(policy)}
+
+
+def _remove_stale(out: Path, pages: set[str]) -> None:
+    for path in (out / "cases").glob("*.html"):
+        if f"cases/{path.name}" in pages or not path.is_file():
+            continue
+        with path.open(encoding="utf-8", errors="replace") as file:
+            ours = _MARK in file.read(2_000)
+        if ours:
+            path.unlink()

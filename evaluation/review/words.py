@@ -1,0 +1,262 @@
+"""The report's plain words: times, units, states and figures as a clinician reads them, and text made safe to show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+TEXT_LIMIT = 4_000
+"""Most characters shown of one text of a record."""
+
+_NBSP = "\u00a0"
+_EMBEDDING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MARKS = re.compile("[\u061c\u200e\u200f\ufeff]")
+# What XML 1.0 forbids, line and paragraph separators, and the C1 controls.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+STATES = {
+    "recorded": "recorded",
+    "pending": "result pending",
+    "not_done_by_now": "not done by then",
+    "done_result_not_in_source": "done, result not in this record",
+    "not_in_source": "not in this source",
+    "unrecognised": "request not understood",
+}
+STRENGTHS = {
+    "recorded-at-time": "entered in the record by this time",
+    "recorded-later": "entered in the record later",
+    "text-extracted": "read out of free text",
+    "proxy": "a stand-in, such as a billed code, not a clinician's answer at the time",
+    "guideline": "from a guideline, not from the record",
+}
+LEVELS = {
+    "term": "same term",
+    "code": "same code",
+    "category": "same category (first three characters)",
+    "block": "same block of codes",
+    "ccsr": "same clinical category (CCSR)",
+    "chapter": "same chapter",
+    "group": "same diagnosis group",
+}
+METRICS = {
+    "mrr": "Mean reciprocal rank",
+    "brier": "Brier score (0 best, 2 worst)",
+    "half_credit": "First answer, with the listed half credits",
+    "truth_outside_vocabulary": "Recorded diagnosis not among the possible answers",
+    "gain_over_majority_class": "First answer, gain over always the most frequent",
+    "gain_over_full_information": "First answer, gain over the whole chart at once",
+    "unparseable": "Answers that could not be read",
+    "peer_agreement": "Agreement of the second run",
+    "unanswerable_requests": "Requests that the record could not answer",
+    "request_cost_usd": "Price of all requests, all branches",
+    "tokens_per_verified": "Tokens for each answer with agreement",
+    "seconds": "Time",
+}
+KINDS = {
+    "root": "Start",
+    "think": "Thought",
+    "finish": "Answer",
+    "ask": "Question to itself",
+    "reask": "Second answer to the last question",
+    "rephrase": "Case restated",
+    "request": "Request to the record",
+}
+FLAGS = {
+    "H": "high",
+    "HH": "very high",
+    "HU": "very high",
+    "L": "low",
+    "LL": "very low",
+    "LU": "very low",
+    "A": "abnormal",
+    "AA": "very abnormal",
+    "ABNORMAL": "abnormal",
+    "HIGH": "high",
+    "LOW": "low",
+    "N": "",
+    "NORMAL": "",
+}
+_SYSTEMS = {
+    "http://loinc.org": "LOINC",
+    "http://snomed.info/sct": "SNOMED CT",
+    "http://hl7.org/fhir/sid/icd-10-cm": "ICD-10-CM",
+    "http://hl7.org/fhir/sid/icd-10": "ICD-10",
+    "http://hl7.org/fhir/sid/icd-9-cm": "ICD-9-CM",
+}
+_UNITS = {
+    "Cel": "°C",
+    "[degF]": "°F",
+    "mm[Hg]": "mmHg",
+    "cm[H2O]": "cmH2O",
+    "{INR}": "",
+    "{ratio}": "",
+    "1": "",
+    "[pH]": "",
+    "{score}": "",
+    "10*3/uL": "10³/µL",
+    "10*6/uL": "10⁶/µL",
+    "10*9/L": "10⁹/L",
+    "10*12/L": "10¹²/L",
+}
+
+
+def clean(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Returns a text of a record fit to show: controls neutralised, cut at `limit` characters with a note.
+
+    Characters that reorder a line (bidirectional embeddings, overrides, isolates) are shown by number instead of
+    obeyed. Escaping for HTML is the templates' part.
+    """
+    shown = text[:limit]
+    shown = _EMBEDDING.sub(lambda m: f"[U+{ord(m[0]):04X}]", _MARKS.sub("", shown))
+    shown = _CONTROL.sub("\ufffd", shown.replace("\r\n", "\n").replace("\r", "\n"))
+    if len(text) > limit:
+        shown += f" […] (cut here for display: {limit:,} of {len(text):,} characters)"
+    return shown
+
+
+def short(text: str, limit: int) -> str:
+    """Returns the first line of a text, cleaned and cut at `limit` characters with an ellipsis."""
+    line = " ".join(clean(text[: limit * 4], limit * 4).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def title_of(name: str) -> str:
+    """Returns an identifier as words: `admission_diagnosis` -> `Admission diagnosis`."""
+    words = " ".join(clean(name, 200).replace("_", " ").split())
+    return words[:1].upper() + words[1:]
+
+
+def percent(share: float | None) -> str:
+    """Returns a share in [0, 1] as whole percent, or an en dash."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.005:
+        return f"under{_NBSP}1{_NBSP}%"
+    return f"{_half_up(share * 100)}{_NBSP}%"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Returns a number with its noun: `1 turn`, `3 turns`."""
+    return f"{number:,}{_NBSP}{one if number == 1 else many or one + 's'}"
+
+
+def listing(words: Iterable[str]) -> str:
+    """Returns words joined as in a sentence: `a, b and c`."""
+    items = list(words)
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def duration(minutes: int) -> str:
+    """Returns a span of minutes (not negative) in the largest units that matter: `2 h 10 min`, `3 days`, `5 years`."""
+    hours, rest = divmod(minutes, 60)
+    if minutes < 48 * 60:
+        parts = [f"{hours}{_NBSP}h"] if hours else []
+        if rest or not parts:
+            parts.append(f"{rest}{_NBSP}min")
+        return " ".join(parts)
+    days = minutes // 1440
+    if days < 60:
+        return count(days, "day")
+    return count(days // 30, "month") if days < 730 else count(days // 365, "year")
+
+
+def relative_time(minutes: int) -> str:
+    """Returns a time, in minutes from the start of the case, as words.
+
+    Up to the first day it counts from admission; later it names the day of the stay (day 1 begins at admission) and
+    the time since that day began, because a record with shifted dates has no time of day.
+    """
+    if minutes < 0:
+        return f"{duration(-minutes)} before admission"
+    if minutes == 0:
+        return "at admission"
+    if minutes < 1440:
+        return f"{duration(minutes)} after admission"
+    day, rest = divmod(minutes, 1440)
+    return f"day{_NBSP}{day + 1}, {duration(rest)} in" if rest else f"start of day{_NBSP}{day + 1}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Returns a span in seconds: `4.2 s`, `3 min 05 s`, `2 h 04 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f}{_NBSP}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}{_NBSP}min {whole % 60:02d}{_NBSP}s"
+    return f"{whole // 3600:,}{_NBSP}h {whole % 3600 // 60:02d}{_NBSP}min"
+
+
+def money(dollars: float) -> str:
+    """Returns a price in US dollars; what is free reads as such."""
+    if dollars == 0:
+        return "no charge"
+    return f"${dollars:,.0f}" if dollars == int(dollars) else f"${dollars:,.2f}"
+
+
+def unit_text(unit: str) -> str:
+    """Returns a UCUM unit as clinicians write it; other units stay as recorded."""
+    unit = clean(unit, 40).strip()
+    if unit in _UNITS:
+        return _UNITS[unit]
+    unit = re.sub(r"\{([^}]*)\}", "", unit) or unit
+    return re.sub(r"\bu(?=(g|mol|L|mo)\b)", "µ", unit)
+
+
+def range_words(limits: str) -> str:
+    """Returns a reference range with proper signs: `3.5-5` -> `3.5–5`, `>= 3.5` -> `≥ 3.5`."""
+    limits = clean(limits, 80).strip().replace(">=", "≥").replace("<=", "≤")
+    return re.sub(r"(?<=[\d.])\s*-\s*(?=[\d.])", "–", limits)
+
+
+def sentence(text: str) -> str:
+    """Returns a reason as a sentence: capital letter, full stop; an empty text stays empty."""
+    line = short(text, 300)
+    return f"{line[:1].upper()}{line[1:].rstrip('.')}." if line else ""
+
+
+def flag_text(flag: str) -> str:
+    """Returns an abnormality flag in words; an unknown flag stays as recorded."""
+    flag = clean(flag, 40).strip()
+    return FLAGS.get(flag.upper(), flag)
+
+
+def system_text(system: str) -> str:
+    """Returns a code system by its usual name; the project's own lists read as such."""
+    if system in _SYSTEMS:
+        return _SYSTEMS[system]
+    if system.startswith("wardstar:"):
+        return f"{clean(system.removeprefix('wardstar:'), 100)} (own list)"
+    return clean(system, 200).removeprefix("http://").removeprefix("https://")
+
+
+def level_text(level: str) -> str:
+    """Returns a match level in words."""
+    return LEVELS.get(level, title_of(level).lower())
+
+
+def metric_text(name: str) -> str:
+    """Returns the name of a metric (`evaluation.metrics.summarise`) in words."""
+    if name.startswith("accuracy_"):
+        return f"First answer: {level_text(name.removeprefix('accuracy_'))}"
+    if found := re.fullmatch(r"top_(\d+)", name):
+        return f"Among the first {found[1]} answers"
+    return METRICS.get(name) or title_of(name)
+
+
+def metric_value(name: str, value: float | None) -> str:
+    """Returns the value of a metric: a share in percent, a gain in percentage points, else a plain number."""
+    if value is None:
+        return ""
+    if name.startswith("gain_"):
+        return f"{'+' if value > 0 else '−' if value < 0 else ''}{_half_up(abs(value) * 100)}{_NBSP}points"
+    if name.endswith("_usd"):
+        return f"${value:,.2f}"
+    if name.startswith("tokens"):
+        return f"{value:,.0f}"
+    if name == "seconds":
+        return seconds_text(value)
+    return f"{value:.2f}" if name in ("mrr", "brier") else percent(value)
+
+
+def _half_up(value: float) -> int:
+    return int(value + 0.5)

@@ -1,0 +1,70 @@
+"""The rows that others read: `wardstar prompts` and `wardstar records` (architecture.md, "Contracts")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from evaluation.record import RunRecord
+from evaluation.store.run_store import Run, RunStore
+
+
+def prompt_rows(store: RunStore, run: Run, tokens: bool = False) -> Iterator[dict[str, Any]]:
+    """Yields every prompt of a run as it was sent: `{case_id, source_id, step, occurrence, role, model, text}`.
+
+    Args:
+        store: where the run is.
+        run: the run.
+        tokens: add `prompt_ids`, `completion_ids` (one list per completion) and `seed` (None: choices were scored).
+    """
+    names: dict[str, str] = {}
+    current: tuple[str, str, int] | None = None
+    for case_id, source_id, step, occurrence, call in store.calls(run.run_id):
+        if current != (case_id, step, occurrence):
+            current = (case_id, step, occurrence)
+            names = model_names(store.record(run.run_id, *current).record)
+        row: dict[str, Any] = {
+            "case_id": case_id,
+            "source_id": source_id,
+            "step": step,
+            "occurrence": occurrence,
+            "role": call.role,
+            "model": names.get(call.role, ""),
+            "text": call.text,
+        }
+        if tokens:
+            row["prompt_ids"] = list(call.prompt_ids)
+            row["completion_ids"] = [list(ids) for ids in call.completion_ids]
+            row["seed"] = call.seed
+        yield row
+
+
+def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
+    """Yields one row per case-step of a run, with labels and marks."""
+    for stored in store.records(run.run_id):
+        record = stored.record
+        yield {
+            "case_id": record.case_id,
+            "source_id": record.source_id,
+            "step": record.step,
+            "occurrence": record.occurrence,
+            "status": record.status,
+            "ranked": [answer.model_dump() for answer in record.ranked],
+            "truth": stored.truth,
+            "match": stored.match,
+            "requests": [r.model_dump(include={"item", "state", "cost", "on_path"}) for r in record.requests],
+            "peer_agreement": record.peer_agreement,
+            "rollouts": record.rollouts,
+            "tokens": {name: record.tokens.get(name, 0) for name in ("prefilled", "sampled", "reused")},
+            "seconds": record.seconds,
+            "repeatable": record.repeatable,
+        }
+
+
+def model_names(record: RunRecord) -> dict[str, str]:
+    """Returns role -> `name@revision` of the models of a record; weights in two roles have one name."""
+    names = {}
+    for role, identity in record.models.items():
+        name, revision = identity.get("name") or identity.get("spec", ""), identity.get("revision", "")
+        names[role] = f"{name}@{revision}" if revision else str(name)
+    return names

@@ -1,0 +1,155 @@
+"""Metrics against values worked by hand, scipy and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.metrics import ScoredStep, brier_score, clustered_ratio, difference, mean_metric, summarise
+
+
+def step(number, patient, category, **more):
+    more.setdefault("labelled", category is not None)
+    match = {} if category is None else {"category": category}
+    status = more.pop("status", "verified")
+    return ScoredStep(f"fhir-{number}", "s", 1, "fhir", patient, status, match, **more)
+
+
+def test_a_mean_of_nothing_is_none_with_a_reason():
+    found = mean_metric([], [], 0)
+    assert (found.value, found.low, found.high, found.n) == (None, None, None, 0)
+    assert found.reason
+    assert set(found.to_json()) == {"value", "low", "high", "n", "reason"}
+
+
+def test_one_patient_gives_no_interval():
+    found = mean_metric([1.0, 0.0], ["p", "p"], 0)
+    assert (found.value, found.low, found.high, found.n) == (0.5, None, None, 2)
+    assert found.reason
+
+
+def test_nothing_to_divide_by():
+    assert clustered_ratio([0.0, 0.0], [0.0, 0.0], ["a", "b"], 0).value is None
+
+
+def test_two_patients_by_hand():
+    # Resamples are aa (mean 1), ab, ba (mean 3/4: two items of a, two of b), bb (mean 1/2).
+    found = mean_metric([1.0, 1.0, 0.0, 1.0], ["a", "a", "b", "b"], 0)
+    assert (found.value, found.low, found.high, found.n) == (0.75, 0.5, 1.0, 4)
+
+
+def test_clusters_of_unequal_size_bring_all_their_items():
+    # a has three hits, b one miss: aa -> 1, ab -> 3/4, bb -> 0.
+    found = mean_metric([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"], 0)
+    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
+
+
+def test_resamples_without_denominator_are_left_out():
+    # a: 5 over 1, b: 7 over 0. bb divides by nothing; aa gives 5, ab and ba 12.
+    found = clustered_ratio([5.0, 7.0], [1.0, 0.0], ["a", "b"], 0)
+    assert (found.value, found.low, found.high, found.n) == (12.0, 5.0, 12.0, 2)
+
+
+def test_the_seed_decides_the_interval():
+    rng = np.random.default_rng(1)
+    values, clusters = rng.random(60).tolist(), [str(i % 23) for i in range(60)]
+    assert mean_metric(values, clusters, 4) == mean_metric(values, clusters, 4)
+    assert mean_metric(values, clusters, 4) != mean_metric(values, clusters, 5)
+
+
+def test_interval_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(7)
+    clusters = rng.integers(40, size=150)
+    values = (rng.random(150) < 0.3 + 0.4 * (clusters % 2)).astype(float)
+    ours = mean_metric(values.tolist(), [str(c) for c in clusters], 3)
+    tops = np.array([values[clusters == c].sum() for c in np.unique(clusters)])
+    sizes = np.array([(clusters == c).sum() for c in np.unique(clusters)])
+    theirs = stats.bootstrap(
+        (tops, sizes), lambda t, s, axis: t.sum(axis=axis) / s.sum(axis=axis), paired=True, vectorized=True,
+        n_resamples=20_000, method="percentile", rng=np.random.default_rng(5),
+    ).confidence_interval  # fmt: skip
+    assert ours.low == pytest.approx(theirs.low, abs=0.015)
+    assert ours.high == pytest.approx(theirs.high, abs=0.015)
+
+
+def test_many_clusters_are_drawn_in_chunks():
+    n = 5_000  # 2,000 x 5,000 indices do not fit one chunk
+    found = mean_metric([float(i % 2) for i in range(n)], [str(i) for i in range(n)], 0)
+    # Normal approximation: 0.5 +- 1.96 * sqrt(0.25 / n).
+    assert found.low == pytest.approx(0.5 - 1.96 * math.sqrt(0.25 / n), abs=0.002)
+    assert found.high == pytest.approx(0.5 + 1.96 * math.sqrt(0.25 / n), abs=0.002)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=30), st.integers(0, 9))
+def test_the_interval_holds_the_value_and_is_never_nan(pairs, seed):
+    found = mean_metric([float(v) for v, _ in pairs], [str(c) for _, c in pairs], seed)
+    assert found.n == len(pairs)
+    assert 0 <= found.value <= 1
+    if found.low is None:
+        assert found.reason
+    else:
+        assert 0 <= found.low <= found.high <= 1
+
+
+def test_paired_difference_by_hand():
+    found = difference([1.0, 1.0, 0.0], [0.0, 1.0, 1.0], ["a", "b", "c"], 0)
+    assert found.value == pytest.approx(0.0)
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert difference([1.0, 0.0], [1.0, 0.0], ["a", "b"], 0).high == 0.0
+
+
+def test_brier_by_hand():
+    assert brier_score({"a": 1.0}, "a") == 0.0
+    assert brier_score({"a": 1.0}, "b") == 2.0
+    assert brier_score({"a": 0.7, "b": 0.2, "c": 0.1}, "b") == pytest.approx(0.7**2 + 0.8**2 + 0.1**2)
+    assert brier_score({}, "a") == 1.0  # no answer
+    assert brier_score({"a": 0.5, "b": 0.5}, None) == pytest.approx(1.5)  # label outside the vocabulary
+
+
+def test_brier_agrees_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    names = ["a", "b", "c", "d"]
+    shares = rng.dirichlet(np.ones(4), size=50)
+    truth = [names[i] for i in rng.integers(4, size=50)]
+    ours = [brier_score(dict(zip(names, row, strict=True)), t) for row, t in zip(shares.tolist(), truth, strict=True)]
+    theirs = metrics.brier_score_loss(truth, shares, labels=names, scale_by_half=False)
+    assert np.mean(ours) == pytest.approx(theirs)
+
+
+def test_summary_by_hand():
+    tokens = {"prefilled": 100, "sampled": 20, "reused": 300}
+    steps = [
+        step(1, "a", 1, rank=1, brier=0.2, peer_agreement=1.0, requests=4, unanswered=1, cost=10.0, tokens=tokens),
+        step(2, "a", 0, rank=4, brier=1.0, status="abstain", peer_agreement=0.5, requests=2, unanswered=2, cost=4.0),
+        step(3, "b", 0, brier=1.0, status="failed", parseable=False),
+        step(4, "c", 0, brier=1.0, status="unverified", parseable=False, outside=True, tokens=tokens),
+        step(5, "d", None, status="unverified", requests=4, unanswered=0, cost=6.0),  # no label
+        step(6, "e", None, status="not_applicable", parseable=False),
+    ]
+    found = {name: (m.value, m.n) for name, m in summarise(steps, "category", 0).items()}
+    assert next(iter(found)) == "accuracy_category"
+    assert found["accuracy_category"] == (0.25, 4)
+    assert found["top_3"] == (0.25, 4)
+    assert found["top_5"] == (0.5, 4)
+    assert found["mrr"] == (pytest.approx((1 + 1 / 4) / 4), 4)
+    assert found["brier"] == (pytest.approx(0.8), 4)
+    assert found["truth_outside_vocabulary"] == (0.25, 4)
+    assert [found[s] for s in ("verified", "unverified", "abstain", "failed")] == [
+        (0.2, 5), (0.4, 5), (0.2, 5), (0.2, 5)
+    ]  # fmt: skip
+    assert found["not_applicable"] == (pytest.approx(1 / 6), 6)
+    assert found["unparseable"] == (0.2, 5)  # the failed one is counted as failed
+    assert found["peer_agreement"] == (0.75, 2)
+    assert found["unanswerable_requests"] == (0.3, 5)  # 3 of 10 requests
+    assert found["request_cost_usd"] == (4.0, 5)
+    assert found["tokens_prefilled"] == (40.0, 5)
+    assert found["tokens_per_verified"] == (240.0, 5)  # both trees over the one verified conclusion
+    assert found["half_credit"] == (None, 0)
+
+
+def test_summary_of_nothing():
+    assert all(m.value is None and m.reason for m in summarise([], "category", 0).values())

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from workflow.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Returns a function that runs the command line in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("WARDSTAR_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def replayed(run: Run, fill: Callable[..., str], pathway_file: Path) -> str:
+    """A database of two cases with the finished run `one`."""
+    url = fill(2)
+    code, out, error = run(
+        "replay", "--db", url, "--run", "one", "--pathway", pathway_file, "--generator", "random:7", "--rollouts", "2"
+    )
+    assert (code, out) == (0, ""), error
+    assert "run one: 2 cases" in error
+    return url
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "langgraph", "sqlalchemy", "fhir", "duckdb", "jinja2")
+    code = f"import sys, workflow.cli; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_replay_without_weights_loads_no_torch(fill: Callable[..., str], pathway_file: Path) -> None:
+    arguments = ["replay", "--db", fill(1), "--run", "a", "--pathway", str(pathway_file), "--generator", "random:1"]
+    code = (
+        "import sys\nfrom workflow.cli import main\n"
+        f"try:\n    main({[*arguments, '--rollouts', '1']})\n"
+        "except SystemExit as left:\n    print(left.code, 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0 False"
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in [
+        "demo",
+        "import",
+        "cases",
+        "pathway",
+        "replay",
+        "resume",
+        "runs",
+        "score",
+        "prompts",
+        "records",
+        "report",
+        "models",
+        "doctor",
+    ]:
+        assert re.search(rf"\b{name}\b", out)
+
+
+def test_cases_json_has_the_agreed_rows(run: Run, fill: Callable[..., str]) -> None:
+    url = fill(2)
+    for arguments in (("cases",), ("cases", "list")):
+        code, out, _ = run(*arguments, "--db", url, "--json")
+        rows = json.loads(out)
+        assert code == 0
+        assert [r["case_id"] for r in rows] == ["fhir-e000", "fhir-e001"]
+        assert list(rows[0]) == ["case_id", "source", "source_id", "patient_id", "split", "truth", "absent"]
+        assert rows[0]["truth"] == {
+            "admission_diagnosis": [
+                {
+                    "system": "http://hl7.org/fhir/sid/icd-10-cm",
+                    "code": "J18.9",
+                    "display": "CANARY label",
+                    "strength": "recorded-at-time",
+                }
+            ]
+        }
+        assert rows[0]["absent"] == {"discharge_diagnosis": "not recorded"}
+
+
+def test_labels_show_only_when_asked_for(run: Run, fill: Callable[..., str]) -> None:
+    url = fill(1)
+    assert "CANARY" not in run("cases", "--db", url)[1]
+    assert "CANARY" in run("cases", "--db", url, "--truth")[1]
+    show = ("cases", "show", "fhir-e000", "--db", url, "--as-of")
+    assert "CANARY" not in run(*show, "6h")[1]
+    assert "CANARY" in run(*show, "6h", "--truth")[1]
+
+
+def test_a_case_shows_what_was_known_at_a_time(run: Run, fill: Callable[..., str]) -> None:
+    url = fill(1)
+    show = ("cases", "show", "fhir-e000", "--db", url, "--as-of")
+    assert "Sodium" not in run(*show, "1999")[1]
+    assert "Sodium" in run(*show, "2000")[1]
+    assert len(json.loads(run(*show, "2d", "--json")[1])["findings"]) == 3
+    assert run(*show, "soon")[0] == 2
+    assert run("cases", "show", "fhir-none", "--db", url, "--as-of", "0")[0] == 2
+
+
+def test_records_and_prompts_are_private_json_lines(run: Run, replayed: str, tmp_path: Path) -> None:
+    keys = {
+        "records": "case_id source_id step occurrence status ranked truth match requests peer_agreement rollouts tokens "
+        "seconds repeatable",
+        "prompts": "case_id source_id step role model text",
+    }
+    for command, names in keys.items():
+        path = tmp_path / f"{command}.jsonl"
+        assert run(command, "--db", replayed, "--run", "one", "--out", path)[0] == 0
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert rows
+        assert set(names.split()) <= set(rows[0])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        _, out, _ = run(command, "--db", replayed, "--run", "one")
+        assert [json.loads(line) for line in out.splitlines()] == rows
+    assert "CANARY" not in (tmp_path / "prompts.jsonl").read_text()
+    assert "Sodium" in (tmp_path / "prompts.jsonl").read_text()  # known at the second step's clock
+    first = [r for r in map(json.loads, (tmp_path / "prompts.jsonl").open()) if r["step"] == "first"]
+    assert not any("Sodium" in r["text"] for r in first)
+    _, out, _ = run("prompts", "--db", replayed, "--run", "one", "--tokens")
+    assert all({"prompt_ids", "completion_ids"} <= set(json.loads(line)) for line in out.splitlines())
+
+
+def test_scores_and_runs_are_json_on_stdout_alone(run: Run, replayed: str) -> None:
+    code, out, _ = run("score", "--db", replayed, "--run", "one", "--json")
+    assert code == 0
+    assert json.loads(out)
+    assert "first" in run("score", "--db", replayed, "--run", "one")[1]
+    [row] = json.loads(run("runs", "list", "--db", replayed, "--json")[1])
+    assert (row["run"], row["status"], row["case_steps"]) == ("one", "finished", 4)
+    assert json.loads(run("runs", "show", "one", "--db", replayed)[1])["config"]["seed"] == 0
+
+
+def test_the_report_is_written(run: Run, replayed: str, tmp_path: Path) -> None:
+    code, out, _ = run("report", "--db", replayed, "--run", "one", "--out", tmp_path / "report")
+    assert code == 0
+    assert Path(out.strip()) == tmp_path / "report" / "index.html"
+    assert (tmp_path / "report" / "index.html").stat().st_size > 1000
+
+
+def test_a_run_can_be_deleted(run: Run, replayed: str) -> None:
+    assert run("runs", "delete", "one", "--db", replayed, "--yes")[0] == 0
+    assert json.loads(run("runs", "list", "--db", replayed, "--json")[1]) == []
+    assert run("runs", "delete", "one", "--db", replayed, "--yes")[0] == 2
+
+
+def test_options_from_a_file_give_way_to_those_of_the_command_line(
+    run: Run, fill: Callable[..., str], pathway_file: Path, tmp_path: Path
+) -> None:
+    url, config = fill(1), tmp_path / "run.toml"
+    config.write_text(f'pathway = "{pathway_file}"\ngenerator = "random:7"\nseed = 4\n[search]\nrollouts = 2\n')
+    assert run("replay", "--db", url, "--run", "one", "--config", config, "--seed", "9")[0] == 0
+    stored = json.loads(run("runs", "show", "one", "--db", url)[1])["config"]
+    assert (stored["seed"], stored["settings"]["rollouts"], stored["generator"]) == (9, 2, "random:7")
+
+
+def test_import_reads_the_bundled_cases_like_anyones_twice(run: Run) -> None:
+    from clinical_data.demo import bundle_folder
+
+    folder = bundle_folder()
+    if not any(folder.iterdir()):
+        pytest.skip("the bundled cases are not generated")
+    assert "added" in run("import", "fhir", folder)[1]
+    before = run("cases", "--json")[1]
+    assert "unchanged" in run("import", "fhir", folder)[1]
+    assert run("cases", "--json")[1] == before
+    assert stat.S_IMODE(os.stat("wardstar.db").st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("nonsense", 2, "No such command"),
+        ("replay --rollouts many", 2, "rollouts"),
+        ("replay --run a --strategy rap", 2, "not available yet"),
+        ("replay --run a --executor ray", 2, "not available yet"),
+        ("replay --run a --executor moon", 2, "unknown"),
+        ("replay --run a --chart-access prospective", 2, "not available yet"),
+        ("replay --run a --predecessors recorded", 2, "not available yet"),
+        ("replay --run a --value rap", 2, "not available yet"),
+        ("replay --run a --batch-across-cases", 2, "not available yet"),
+        ("replay --run a --pathway inpatiant", 2, "did you mean inpatient"),
+        ("replay --run a --pathway none.yaml", 3, "cannot be read"),
+        ("replay --run a --config none.toml", 3, "cannot be read"),
+        ("replay", 2, "needs a name"),
+        ("replay --run a", 5, "no such database"),
+        ("resume --run a", 5, "no such database"),
+        ("cases", 5, "no such database"),
+        ("import mimic-iv x", 2, "not available yet"),
+        ("import tarot x", 2, "no importer"),
+        ("import fhir nowhere", 3, "nowhere"),
+        ("import eicu nowhere", 3, "nowhere"),
+        ("pathway show none", 2, "no pathway"),
+        ("pathway validate none.yaml", 3, "cannot be read"),
+    ],
+)
+def test_errors_have_their_exit_code_and_no_traceback(run: Run, arguments: str, code: int, message: str) -> None:
+    left, out, error = run(*arguments.split())
+    assert left == code
+    assert message in error
+    assert "Traceback" not in error
+    assert out == ""
+    assert not Path("wardstar.db").exists()
+
+
+def test_an_empty_database_gets_a_hint(run: Run, fill: Callable[..., str], pathway_file: Path) -> None:
+    url = fill(0)
+    code, _, error = run("replay", "--db", url, "--run", "a", "--pathway", pathway_file, "--generator", "random:1")
+    assert code == 2
+    assert "holds no cases" in error
+    assert "wardstar import" in error
+
+
+def test_missing_weights_are_a_model_error(run: Run, fill: Callable[..., str], pathway_file: Path) -> None:
+    url = fill(1)
+    code, _, error = run("replay", "--db", url, "--run", "a", "--pathway", pathway_file)
+    assert code == 4
+    assert "wardstar models install" in error
+
+
+def test_debug_shows_where(run: Run) -> None:
+    assert "Traceback" in run("--debug", "cases")[2]
+
+
+def test_an_unexpected_error_quotes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise KeyError("cough for 3 days")
+
+    monkeypatch.setattr("workflow.pathway.load_pathway", broken)
+    code, _, error = run("pathway", "show", "inpatient")
+    assert (code, "cough" in error) == (1, False)
+    assert "internal error: KeyError" in error
+
+
+def test_doctor_says_how_to_mend(run: Run) -> None:
+    code, out, _ = run("doctor")
+    assert code == 4  # no weights in this home
+    assert "wardstar models install" in " ".join(out.split())
+    assert "not there yet" in out

@@ -1,0 +1,110 @@
+"""The command line `wardstar`: commands, exit codes and errors.
+
+Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 model or back-end, 5 storage, 130 interrupted.
+JSON goes to stdout alone; progress, remarks and errors go to stderr. Nothing leaves the machine: telemetry of every
+library is switched off before it loads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from clinical_data.errors import WardstarError
+from workflow.commands import data, machine, runs
+from workflow.commands.common import say
+
+app = typer.Typer(
+    name="wardstar",
+    help="Replays recorded hospital cases offline: small language models search the chart, a peer verifies, the record "
+    "scores. For retrospective research, not for care.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_debug: list[bool] = [False]
+
+
+def quiet_libraries() -> None:
+    """Switches off tracing, telemetry and hub calls of libraries; a user's own HF_HUB_OFFLINE=0 stands."""
+    os.environ["LANGSMITH_TRACING"] = "false"
+    os.environ["LANGCHAIN_TRACING_V2"] = "false"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_OFFLINE", os.environ["HF_HUB_OFFLINE"])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"wardstar {version('wardstar')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Log more, and show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Sets up logging; every command runs it first."""
+    _debug[0] = debug
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+app.command("demo")(machine.demo_command)
+app.command("import")(data.import_command)
+app.add_typer(data.cases_app, name="cases")
+app.add_typer(data.pathway_app, name="pathway")
+app.command("replay")(runs.replay_command)
+app.command("resume")(runs.resume_command)
+app.add_typer(runs.runs_app, name="runs")
+app.command("score")(runs.score_command)
+app.command("prompts")(runs.prompts_command)
+app.command("records")(runs.records_command)
+app.command("report")(runs.report_command)
+app.add_typer(machine.models_app, name="models")
+app.command("doctor")(machine.doctor_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and leaves with its exit code.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    quiet_libraries()
+    try:
+        app(args=arguments, prog_name="wardstar")
+    except WardstarError as error:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        _trace()
+        sys.exit(error.exit_code)
+    except Exception as error:  # its message may quote a record, so only its class is shown
+        say(f"internal error: {type(error).__name__}")
+        if not _debug[0]:
+            say("hint: `wardstar --debug ...` shows where; the trace may quote the record")
+        _trace()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _trace() -> None:
+    if _debug[0]:
+        traceback.print_exc()

@@ -1,0 +1,115 @@
+"""What all commands share: options, consoles, tables and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clinical_data.errors import StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DEFAULT_DB = "sqlite:///wardstar.db"
+Db = Annotated[str, typer.Option("--db", help="Database: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.")]
+RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+
+
+def out_console() -> Console:
+    """Returns the console of results: stdout."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def err_console() -> Console:
+    """Returns the console of progress and remarks: stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Writes a remark to stderr."""
+    err_console().print(text, markup=False, soft_wrap=True)
+
+
+def show_json(value: object) -> None:
+    """Writes a value to stdout as JSON."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """Writes a table to stdout."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out_console().print(table, markup=False)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+    """Writes rows of equal keys as a table; column names are the keys, in words."""
+    if not rows:
+        out_console().print("nothing to show")
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    words = [c.replace("_", " ") for c in columns]
+    show_table(words, [[row.get(c) for c in columns] for row in rows], title=title)
+
+
+def write_lines(rows: Iterable[Mapping[str, Any]], out: Path | None) -> int:
+    """Writes JSON lines to a file that only its owner can read (None or `-`: stdout); returns their number.
+
+    The file appears whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if out is None or str(out) == "-":
+        return _write(rows, sys.stdout)
+    part = out.with_name(out.name + ".part")
+    try:
+        with open(part, "w", encoding="utf-8", opener=_private) as file:
+            number = _write(rows, file)
+        part.replace(out)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return number
+
+
+@contextmanager
+def database(url: str) -> Iterator[Engine]:
+    """Opens an existing database and closes it afterwards.
+
+    Raises:
+        StorageError: missing or unusable.
+    """
+    from evaluation.store import open_database
+
+    engine = open_database(url, create=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _write(rows: Iterable[Mapping[str, Any]], file: TextIO) -> int:
+    number = 0
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+        number += 1
+    return number
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

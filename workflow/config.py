@@ -1,0 +1,228 @@
+"""What decides the results of a run, as one plain dictionary that is stored with it and from which it resumes."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from clinical_data.catalogue import load_catalogue
+from clinical_data.errors import BadInputError, UsageError
+from clinical_data.splits import SPLITS
+from search.problem import SearchSettings
+from search.prompts import TEMPLATE_HASH
+from search.strategies import STRATEGIES, check_strategy
+from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
+from workflow.step import StepPlan, plan_step
+
+FORMAT = 1
+_LATER = {
+    "strategy": ("rap", "best-of-n"),
+    "chart_access": ("prospective",),
+    "predecessors": ("recorded",),
+    "value": ("rap", "ground_truth"),
+}
+# Source: clinical.md, "Recorded label per step".
+TRUTH_SELECTORS = (
+    "triage",
+    "admission_diagnosis",
+    "differential",
+    "workup",
+    "result_update",
+    "treatment",
+    "disposition",
+    "discharge_diagnosis",
+)
+SCORERS = ("icd", "group")
+_PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """Every option of `wardstar replay` that decides results.
+
+    Attributes:
+        pathway: name of a bundled pathway, or a YAML file.
+        steps: steps to take; empty means all.
+        split, limit: which cases; None means all.
+        generator, peer: model SPECs; peer None means the generator's weights under other seeds.
+        settings: search settings that differ from their defaults.
+    """
+
+    pathway: str = "inpatient"
+    steps: tuple[str, ...] = ()
+    split: str | None = None
+    limit: int | None = None
+    strategy: str = "rstar"
+    value: str = "self_consistency"
+    chart_access: str = "hindsight"
+    predecessors: str = "none"
+    seed: int = 0
+    generator: str = "embedded"
+    peer: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run's configuration with everything in it looked up.
+
+    Attributes:
+        plans: steps to take, by name, in the order of the pathway.
+        peer: model SPEC; None when the generator's weights serve.
+    """
+
+    pathway: Pathway
+    pathway_sha256: str
+    plans: dict[str, StepPlan]
+    split: str | None
+    limit: int | None
+    strategy: str
+    chart_access: str
+    predecessors: str
+    seed: int
+    generator: str
+    peer: str | None
+
+
+def make_config(options: ReplayOptions) -> dict[str, Any]:
+    """Returns the configuration of a new run.
+
+    Raises:
+        UsageError: an option that cannot be, or is not available yet.
+        BadInputError: a pathway file that is not valid.
+    """
+    _check(options)
+    settings = SearchSettings().with_options(**{**options.settings, "value": options.value})
+    check_strategy(options.strategy, settings)
+    loaded = load_pathway(options.pathway)
+    steps = [loaded.pathway.step(name).name for name in options.steps] or [s.name for s in loaded.pathway.steps]
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "pathway": {
+            "name": loaded.pathway.name,
+            "version": loaded.pathway.version,
+            "sha256": loaded.sha256,
+            "text": loaded.text,
+        },
+        "steps": [s.name for s in loaded.pathway.steps if s.name in steps],
+        "split": options.split,
+        "limit": options.limit,
+        "strategy": options.strategy,
+        "settings": asdict(settings),
+        "chart_access": options.chart_access,
+        "predecessors": options.predecessors,
+        "seed": options.seed,
+        "generator": options.generator,
+        "peer": options.peer,
+    }
+    return {**config, "hashes": _hashes(loaded.pathway)}
+
+
+def prepare(config: Mapping[str, Any]) -> PreparedRun:
+    """Returns a run's configuration with everything looked up.
+
+    Raises:
+        UsageError: the configuration was written by another version, or catalogue, vocabulary or prompts have changed
+            since, so that the run could not go on as it began.
+    """
+    if config.get("format") != FORMAT:
+        raise UsageError("this run was configured by another version of wardstar", hint="start a new run")
+    loaded: LoadedPathway = parse_pathway(config["pathway"]["text"], file=config["pathway"]["name"])
+    pathway = loaded.pathway
+    now = _hashes(pathway)
+    if changed := sorted(k for k in now | config["hashes"] if now.get(k) != config["hashes"].get(k)):
+        raise UsageError(f"changed since this run began: {', '.join(changed)}", hint="start a new run with --run")
+    check_names(pathway)
+    settings = SearchSettings().with_options(**config["settings"])
+    catalogue = load_catalogue(pathway.catalogue)
+    return PreparedRun(
+        pathway=pathway,
+        pathway_sha256=loaded.sha256,
+        plans={name: plan_step(pathway.step(name), catalogue, settings) for name in config["steps"]},
+        split=config["split"],
+        limit=config["limit"],
+        strategy=config["strategy"],
+        chart_access=config["chart_access"],
+        predecessors=config["predecessors"],
+        seed=config["seed"],
+        generator=config["generator"],
+        peer=config["peer"],
+    )
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what computes a run; imports none of it."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Returns the options in a TOML file: keys as the options of `replay` (`-` or `_`), search settings under [search].
+
+    Raises:
+        BadInputError: missing, not TOML, or an unknown key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"cannot be read ({error.strerror})", file=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"invalid TOML: {error}", file=path) from error
+    settings = data.pop("search", {})
+    if not isinstance(settings, dict):
+        raise BadInputError("must be a table", file=path, field="search")
+    values = {key.replace("-", "_"): value for key, value in data.items()}
+    known = {f.name for f in fields(ReplayOptions)} - {"settings"}
+    if unknown := sorted(set(values) - known):
+        raise BadInputError("unknown option", file=path, field=unknown[0], hint=f"known: {', '.join(sorted(known))}")
+    if isinstance(steps := values.get("steps"), list | str):
+        values["steps"] = tuple(steps.split(",") if isinstance(steps, str) else steps)
+    return {**values, "settings": settings}
+
+
+def _check(options: ReplayOptions) -> None:
+    for name, later in _LATER.items():
+        value = getattr(options, name)
+        if value in later:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is not available yet")
+    known = {
+        "strategy": STRATEGIES,
+        "chart_access": ("hindsight",),
+        "predecessors": ("predicted", "none"),
+        "split": (None, *SPLITS),
+    }
+    for name, values in known.items():
+        if getattr(options, name) not in values:
+            hint = f"known: {', '.join(v for v in values if v)}"
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)} is unknown", hint=hint)
+    if options.limit is not None and options.limit < 1:
+        raise UsageError("--limit must be at least 1")
+
+
+def check_names(pathway: Pathway) -> None:
+    """Raises UsageError where a pathway names recorded labels or a scorer that do not exist."""
+    for step in pathway.steps:
+        if step.truth not in TRUTH_SELECTORS:
+            hint = f"known: {', '.join(TRUTH_SELECTORS)}"
+            raise UsageError(f"step {step.name}: no recorded labels named {step.truth}", hint=hint)
+        if unknown := [s for s in step.scorers if s not in SCORERS]:
+            raise UsageError(f"step {step.name}: no scorer named {unknown[0]}", hint=f"known: {', '.join(SCORERS)}")
+
+
+def _hashes(pathway: Pathway) -> dict[str, str]:
+    catalogue = load_catalogue(pathway.catalogue)
+    found = {"prompts": TEMPLATE_HASH, f"catalogue {catalogue.name}": catalogue.sha256}
+    for step in pathway.steps:
+        for vocabulary in plan_step(step, catalogue, SearchSettings()).vocabularies.values():
+            found[f"vocabulary {vocabulary.name}"] = vocabulary.sha256
+    return found

@@ -1,0 +1,76 @@
+"""The demonstration: bundled cases, imported like anyone's, searched, compared with a baseline and reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clinical_data.demo import bundle_folder
+from clinical_data.errors import StorageError
+from workflow.config import ReplayOptions
+from workflow.importing import ImportSummary, import_cases
+from workflow.runner import Listener, Summary, replay
+
+RUN = "demo"
+BASELINE = "demo-full-information"
+
+# At most 5 minutes on 2 cores: few cases, few rollouts. `--full` takes all cases.
+CASES = 6
+SEED = 7
+SETTINGS: dict[str, Any] = {"rollouts": 8, "turn_tokens": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Where a demonstration lives."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """URL of its database."""
+        return f"sqlite:///{self.folder / 'wardstar.db'}"
+
+    @property
+    def report(self) -> Path:
+        """Folder of its report."""
+        return self.folder / "report"
+
+
+def prepare_demo(folder: Path) -> tuple[Demo, ImportSummary]:
+    """Makes the folder and imports the bundled cases; doing so again changes nothing.
+
+    Raises:
+        StorageError: the folder or its database cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made ({error.strerror})") from error
+    demo = Demo(folder)
+    return demo, import_cases(demo.url, "fhir", Path(bundle_folder()))
+
+
+def replay_demo(demo: Demo, *, cases: int | None, model: str, baseline: bool, listener: Listener) -> Summary:
+    """Replays the demonstration's cases with rStar, or with the baseline: everything known in the prompt, no search.
+
+    Args:
+        demo: a prepared demonstration.
+        cases: how many cases; None means all.
+        model: model SPEC.
+        baseline: run the baseline.
+        listener: hears how it goes.
+
+    Raises:
+        UsageError: the folder holds a demonstration of another size.
+        ModelError, StorageError: as `replay`.
+    """
+    options = ReplayOptions(
+        strategy="full-information" if baseline else "rstar",
+        limit=cases,
+        seed=SEED,
+        generator=model,
+        settings=SETTINGS,
+    )
+    return replay(demo.url, BASELINE if baseline else RUN, options, listener=listener)

@@ -1,0 +1,182 @@
+"""Replays a run over the cases of a database, and resumes it.
+
+A run's row is committed before anything heavy loads; each case-step is committed whole; the run store alone decides
+what is done. So a run can be killed at any moment and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+
+from evaluation.store.run_store import Run, RunStore
+from sqlalchemy import Engine
+
+from clinical_data.errors import StorageError, UsageError
+from clinical_data.store.case_reader import CaseReader
+from evaluation.store import open_database
+from workflow.case_worker import CaseReport, done_steps
+from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
+from workflow.executors.local import Job, run_in_process, run_in_processes
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """Hears how a run goes; this one does nothing."""
+
+    def started(self, cases: int, done: int, steps: int) -> None:
+        """The run has `cases` cases, of which `done` are done, with `steps` steps each."""
+
+    def rollout(self, rollouts: int, computed: int) -> None:
+        """The step at work has done `rollouts`; the models computed `computed` token positions in all."""
+
+    def finished(self, report: CaseReport) -> None:
+        """A case is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a session of a run did.
+
+    Attributes:
+        run: name of the run.
+        cases: cases of the run; `skipped` of them were done before.
+        statuses: case-steps done now, by status.
+        seconds: wall time of this session, loading included.
+        work: token positions that the models worked on now.
+    """
+
+    run: str
+    cases: int
+    skipped: int
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    work: dict[str, int] = field(default_factory=dict)
+
+
+def replay(
+    url: str, name: str, options: ReplayOptions, *, workers: int = 1, listener: Listener | None = None
+) -> Summary:
+    """Replays cases along a pathway. An existing run of identical configuration is resumed.
+
+    Args:
+        url: database with imported cases.
+        name: name of the run.
+        options: everything that decides results.
+        workers: processes to spread the cases over.
+        listener: hears how it goes.
+
+    Raises:
+        UsageError: bad options, no case to replay, or the name belongs to a run of another configuration.
+        BadInputError: a pathway file that is not valid.
+        ModelError: a model does not load.
+        StorageError: the database failed.
+    """
+    if workers < 1:
+        raise UsageError("--workers must be at least 1")
+    config = make_config(options)
+    prepared = prepare(config)
+    with _database(url) as engine:
+        case_ids = _case_ids(engine, prepared)
+        store = RunStore(engine)
+        fresh = name not in {r.name for r in store.runs()}
+        run = store.begin(name, prepared.pathway.name, config, versions())
+        job = Job(url, name, retry_failed=False)
+        try:
+            return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
+        except UsageError:
+            if fresh and not store.done(run.run_id):  # a mistyped model must not occupy the name
+                store.delete(name)
+            raise
+
+
+def resume(
+    url: str, name: str, *, retry_failed: bool = False, workers: int = 1, listener: Listener | None = None
+) -> Summary:
+    """Goes on with a run as it was configured; steps that are done are not done again.
+
+    Args:
+        url, name, workers, listener: as `replay`.
+        retry_failed: take steps again that failed.
+
+    Raises:
+        UsageError: no such run, or what it depends on has changed since.
+        ModelError, StorageError: as `replay`.
+    """
+    if workers < 1:
+        raise UsageError("--workers must be at least 1")
+    with _database(url) as engine:
+        run = RunStore(engine).get(name)
+        prepared = prepare(run.config)
+        case_ids = _case_ids(engine, prepared)
+        job = Job(url, name, retry_failed)
+        return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
+
+
+@contextmanager
+def _database(url: str) -> Iterator[Engine]:
+    engine = open_database(url, create=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _case_ids(engine: Engine, prepared: PreparedRun) -> list[str]:
+    reader = CaseReader(engine)
+    ids = reader.case_ids(split=prepared.split, limit=prepared.limit)
+    if not ids and reader.count():
+        raise UsageError(f"no case in split {prepared.split}")
+    if not ids:
+        raise UsageError("the database holds no cases", hint="`wardstar import fhir PATH` puts some in")
+    return ids
+
+
+def _go(
+    engine: Engine,
+    run: Run,
+    prepared: PreparedRun,
+    job: Job,
+    case_ids: Sequence[str],
+    workers: int,
+    listener: Listener,
+) -> Summary:
+    started = time.perf_counter()
+    store = RunStore(engine)
+    done = done_steps(store, run, job.retry_failed)
+    todo = [c for c in case_ids if any((c, step, 1) not in done for step in prepared.plans)]
+    summary = Summary(run.name, len(case_ids), len(case_ids) - len(todo))
+    listener.started(len(case_ids), summary.skipped, len(prepared.plans))
+    work: Counter[str] = Counter(run.work or {})
+    try:
+        for report in _reports(engine, run, job, todo, workers, listener):
+            summary.statuses.update(report.statuses.values())
+            work.update(report.work)
+            summary.work.update({k: summary.work.get(k, 0) + v for k, v in report.work.items()})
+            listener.finished(report)
+    except BaseException as error:
+        with suppress(StorageError):  # the first error is the one to show
+            store.finish(run.run_id, "failed" if isinstance(error, Exception) else "interrupted", dict(work))
+        raise
+    store.finish(run.run_id, "finished", dict(work))
+    return Summary(
+        run.name, summary.cases, summary.skipped, summary.statuses, time.perf_counter() - started, summary.work
+    )
+
+
+def _reports(
+    engine: Engine, run: Run, job: Job, todo: Sequence[str], workers: int, listener: Listener
+) -> Iterator[CaseReport]:
+    if not todo:
+        return
+    if workers == 1:
+        reports = run_in_process(engine, run, job, todo, listener.rollout)
+    else:
+        reports = run_in_processes(job, todo, workers)
+    with closing(reports):  # type: ignore[type-var]
+        yield from reports

@@ -1,0 +1,187 @@
+"""One step of one case: opens the chart at the step's clock and runs the search. Never sees a recorded label."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from clinical_data.case import Case
+from clinical_data.catalogue import Catalogue, CatalogueItem
+from clinical_data.chart import open_chart
+from clinical_data.errors import StorageError, WardstarError
+from clinical_data.vocabulary import Vocabulary, load_vocabulary
+from search.problem import Models, SearchProblem, SearchSettings
+from search.strategies import run_search
+from search.trajectory import SearchResult
+from workflow.pathway import Step
+from workflow.state import StepConclusion, no_answer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """A step made ready for a run: its catalogue items, vocabularies and settings looked up once.
+
+    Attributes:
+        opening: items answered in the prompt.
+        items: items that may be requested; those of the opening are answered already and left out.
+        vocabularies: source name -> closed list of answers.
+        settings: the run's settings with the step's own on top.
+    """
+
+    step: Step
+    catalogue: Catalogue
+    opening: tuple[CatalogueItem, ...]
+    items: tuple[CatalogueItem, ...]
+    vocabularies: dict[str, Vocabulary]
+    settings: SearchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """How a step ended: a problem with its result, or the reason why there is none.
+
+    Attributes:
+        plan: what was to be done.
+        problem: the question as the search saw it; None when the step is not applicable.
+        result: what the search returned; None when not applicable or failed.
+        reason: why there is no result; holds no value of the record.
+        failed: the step was tried and broke.
+        seconds: wall time.
+        occurrence: how many times the case has come to this step, from 1.
+    """
+
+    plan: StepPlan
+    problem: SearchProblem | None
+    result: SearchResult | None
+    reason: str = ""
+    failed: bool = False
+    seconds: float = 0.0
+    occurrence: int = 1
+
+    @property
+    def conclusion(self) -> StepConclusion:
+        """The outcome as the graph's state holds it."""
+        if self.result is None:
+            return no_answer("failed" if self.failed else "not_applicable")
+        ranked = self.result.conclusion.ranked
+        if not ranked:
+            return no_answer(self.result.status.value)
+        return {
+            "status": self.result.status.value,
+            "answer_key": self.result.conclusion.answer_key,
+            "display": ranked[0].display,
+            "probability": ranked[0].probability,
+        }
+
+
+def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> StepPlan:
+    """Returns the plan of a step, with everything that it names looked up.
+
+    Raises:
+        UsageError: a vocabulary that does not exist.
+        BadInputError: a vocabulary file that is not valid.
+    """
+    opening = tuple(i for name in step.opening if (i := catalogue.item(name)) is not None)
+    wanted = None if step.items == "all" else set(step.items)
+    items = tuple(
+        i
+        for i in catalogue.items
+        if i.item_id not in step.opening and (wanted is None or i.item_id in wanted or i.group in wanted)
+    )
+    vocabularies = {source: load_vocabulary(name) for source, name in step.answer.vocabulary.items()}
+    return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**step.search))
+
+
+def clock_of(case: Case, step: Step) -> int | None:
+    """Returns the minute of a step's clock in a case; None when the source or the case does not fix one."""
+    clock = step.clock.get(case.source)
+    if clock is None or clock.anchor not in case.anchors:
+        return None
+    return case.anchors[clock.anchor] + clock.plus_minutes
+
+
+def why_not(case: Case, plan: StepPlan) -> str:
+    """Returns why a step is not applicable to a case, or an empty string. Depends on no recorded label.
+
+    Source: clinical.md, "Clock": a step whose clock lies after the end of the stay is not applicable.
+    """
+    clock = clock_of(case, plan.step)
+    if clock is None:
+        rule = plan.step.clock.get(case.source)
+        return "no clock for this source" if rule is None else f"the record has no {rule.anchor.replace('_', ' ')}"
+    end = case.anchors.get("end_of_stay")
+    if end is not None and clock > end:
+        return "the clock lies after the end of the stay"
+    if case.source not in plan.vocabularies:
+        return "no answer vocabulary for this source"
+    return ""
+
+
+def problem_of(case: Case, plan: StepPlan, clock: int, earlier: tuple[str, ...] = ()) -> SearchProblem:
+    """Returns the question of an applicable step: the chart cut at minute `clock`, and nothing later."""
+    return SearchProblem(
+        case_id=case.case_id,
+        step=plan.step.name,
+        question=plan.step.question,
+        answer_cue=plan.step.answer_cue,
+        chart=open_chart(case, clock, plan.catalogue),
+        opening=plan.opening,
+        items=plan.items,
+        vocabulary=plan.vocabularies[case.source],
+        clock_text=plan.step.clock[case.source].text,
+        earlier=earlier,
+    )
+
+
+def run_step(
+    case: Case,
+    plan: StepPlan,
+    *,
+    strategy: str,
+    models: Models,
+    seed: int,
+    earlier: tuple[str, ...] = (),
+    on_rollout: Callable[[int], None] | None = None,
+) -> StepOutcome:
+    """Runs one step of one case.
+
+    A search that breaks gives a failed outcome, whose reason names the error, never a value of the record.
+
+    Raises:
+        StorageError: the database failed, which no later step could survive.
+    """
+    clock = clock_of(case, plan.step)
+    reason = why_not(case, plan)
+    if reason or clock is None:
+        return StepOutcome(plan, None, None, reason)
+    problem = problem_of(case, plan, clock, earlier)
+    started = time.perf_counter()
+    try:
+        result = run_search(strategy, problem, models, plan.settings, seed, on_rollout)
+    except StorageError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        logger.warning("%s %s failed: %s", case.case_id, plan.step.name, reason)
+        return StepOutcome(plan, problem, None, reason, True, time.perf_counter() - started)
+    finally:
+        models.generator.release()
+        models.peer.release()
+    return StepOutcome(plan, problem, result, seconds=time.perf_counter() - started)
+
+
+def _reason(error: Exception) -> str:
+    """Returns class and message of an own error; of a foreign one class and place, as its message may quote values."""
+    if isinstance(error, WardstarError):
+        return f"{type(error).__name__}: {error.message}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    return f"{type(error).__name__} at {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
