@@ -1,4 +1,4 @@
-"""Fails when a Python file of the project is longer than 400 lines or a function longer than 60."""
+"""Fails when a Python file of the project is much longer than 400 lines or a function much longer than 60."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import ast
 import sys
 from pathlib import Path
 
-ROOMS = ("clinical_data", "search", "evaluation", "workflow", "benchmarks", "tests")
-MOST_FILE, MOST_FUNCTION = 400, 60
-LEEWAY = 1.1  # "about"
+ROOMS = ("clinical_data", "search", "evaluation", "workflow", "benchmarks")
+MOST_FILE, MOST_TEST_FILE, MOST_FUNCTION = 440, 500, 66  # "about 400" and "about 60"; tables make tests longer
+FREE = "evaluation/migrations/versions"  # a migration is one list of tables
 
 
 def main() -> int:
     """Writes one line per trespass to stderr; returns 1 when there is any."""
     wrong = []
-    for path in (p for room in ROOMS for p in sorted(Path(room).rglob("*.py"))):
+    for path in sorted(p for room in (*ROOMS, "tests") for p in Path(room).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if (lines := text.count("\n")) > MOST_FILE * LEEWAY:
+        test = path.parts[0] == "tests"
+        if (lines := text.count("\n")) > (MOST_TEST_FILE if test else MOST_FILE):
             wrong.append(f"{path}: {lines} lines")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = statement_lines(node)
-                if length > MOST_FUNCTION * LEEWAY:
-                    wrong.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
+        if not test and not path.as_posix().startswith(FREE):
+            wrong += [f"{path}:{line}: {name} has {length} lines" for line, name, length in long_functions(text)]
     sys.stderr.writelines(f"{line}\n" for line in wrong)
     return int(bool(wrong))
+
+
+def long_functions(text: str) -> list[tuple[int, str, int]]:
+    """Returns (line, name, lines) of every function that is too long."""
+    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    found = [(n.lineno, n.name, statement_lines(n)) for n in nodes]
+    return [one for one in found if one[2] > MOST_FUNCTION]
 
 
 def statement_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

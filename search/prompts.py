@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clinical_data.case import Finding
 from clinical_data.chart import Answer, AnswerState, Chart
+from clinical_data.naming import short_name, unit_text
 from search.actions import ActionKind
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
@@ -32,9 +33,10 @@ CUES = {
 REPLY_CUE = "\nReply:"
 REASK_CUE = "\nReply, thinking again:"
 PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
+PRESENT = "recorded"  # value of a finding that says only that something is there (a condition, a drug)
 UNANSWERED = {
     AnswerState.PENDING: "taken, result pending",
-    AnswerState.NOT_DONE_BY_NOW: "not done by now",
+    AnswerState.NOT_DONE_BY_NOW: "nothing recorded by now",
     AnswerState.DONE_RESULT_NOT_IN_SOURCE: "done, but the result is not in this record",
     AnswerState.NOT_IN_SOURCE: "this kind of information is not in this record",
     AnswerState.UNRECOGNISED: "not understood",
@@ -88,7 +90,7 @@ def answer_text(answer: Answer) -> str:
         return UNANSWERED[answer.state]
     by_name: dict[str, list[Finding]] = defaultdict(list)
     for finding in answer.findings:
-        by_name[flat(finding.code.display or finding.code.code)].append(finding)
+        by_name[short_name(finding.code)].append(finding)
     parts = [_series(name, findings) for name, findings in by_name.items()]
     text = "; ".join(dict.fromkeys(parts))
     return text if len(text) <= MOST_ANSWER else text[:MOST_ANSWER].rsplit("; ", 1)[0] + "; ..."
@@ -98,6 +100,8 @@ def _series(name: str, findings: list[Finding]) -> str:
     """Returns one measurement with its latest values, oldest first, and range and flag of the last."""
     last = findings[-1]
     values = list(dict.fromkeys(value_text(f) for f in findings))[-MOST_VALUES:]
+    if last.value is None or last.value == PRESENT:
+        return name
     if isinstance(last.value, str) and not last.unit:
         texts = "; ".join(values)
         return texts if name.lower() in texts.lower() or last.kind == "complaint" else f"{name}: {texts}"
@@ -105,14 +109,14 @@ def _series(name: str, findings: list[Finding]) -> str:
     if last.low is not None and last.high is not None:
         limits = f"{last.low:g}-{last.high:g}"
     notes = ", ".join(n for n in (limits, {"H": "high", "L": "low", "A": "abnormal"}.get(last.flag, last.flag)) if n)
-    unit = f" {flat(last.unit)}" if last.unit else ""
+    unit = f" {unit_text(last.unit)}".rstrip()
     return f"{name} {', '.join(values)}{unit}" + (f" ({notes})" if notes else "")
 
 
 def value_text(finding: Finding) -> str:
     """Returns a value as a person writes it, without unit; long texts are cut."""
     if finding.value is None:
-        return "yes"
+        return PRESENT
     if isinstance(finding.value, float | int):
         return f"{finding.value:g}"
     text = flat(finding.value)

@@ -228,8 +228,10 @@ def turn_views(record: RunRecord, turns: Sequence[TurnRecord], trail: Trail, lin
 
 
 def bars(record: RunRecord) -> tuple[tuple[Bar, ...], str]:
-    """Returns the first answers with their shares, and a line on the rest."""
+    """Returns the first answer and those with the largest shares after it, and a line on the rest."""
     chosen = record.status in ("verified", "unverified")
+    others = sorted(record.ranked[1:], key=lambda a: -a.probability)  # ranked by weight, which is not the share alone
+    answers = [*record.ranked[:1], *others]
     shown = tuple(
         Bar(
             words.short(a.display, 160) or words.short(a.code, 80),
@@ -238,13 +240,18 @@ def bars(record: RunRecord) -> tuple[tuple[Bar, ...], str]:
             f"{max(0.0, min(1.0, a.probability)) * 100:.1f}",
             chosen and index == 0,
         )
-        for index, a in enumerate(record.ranked[:BARS_SHOWN])
+        for index, a in enumerate(answers[:BARS_SHOWN])
     )
-    rest = record.ranked[BARS_SHOWN:]
-    if not rest:
-        return shown, ""
-    together = words.percent(sum(a.probability for a in rest))
-    return shown, f"{words.count(len(rest), 'other answer')} together: {together} of the votes."
+    lines = []
+    if rest := answers[BARS_SHOWN:]:
+        together = words.percent(sum(a.probability for a in rest))
+        lines.append(f"{words.count(len(rest), 'other answer')} together: {together} of the votes.")
+    if others and others[0].probability > answers[0].probability:
+        lines.append(
+            "The first answer is not the one with most votes: the choice weighs each line of reasoning by its value "
+            "and by the check."
+        )
+    return shown, " ".join(lines)
 
 
 def status_text(record: RunRecord) -> tuple[str, str]:
@@ -308,7 +315,7 @@ def rejected(record: RunRecord, path: CandidateRecord | None, trail: Trail) -> B
         if best.agreement is None
         else f"The check agreed with it in {words.percent(best.agreement)} of its runs."
     )
-    ended = f"{words.count(best.multiplicity, 'of the rollouts', 'of the rollouts')} ended here"
+    ended = f"{best.multiplicity:,} of {words.count(record.rollouts, 'rollout')} ended here"
     return Branch(
         words.short(best.answer or str(best.answer_key), 160),
         f"{ended}; share of votes there {words.percent(best.probability)}.",

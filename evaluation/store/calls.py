@@ -17,16 +17,15 @@ _FIELDS = tuple(f.name for f in fields(ModelCall))
 
 def pack(calls: Sequence[ModelCall]) -> bytes:
     """Returns the calls as compressed JSON lines, one call each."""
-    lines = (json.dumps({f: getattr(call, f) for f in _FIELDS}, ensure_ascii=False) for call in calls)
-    return zlib.compress("\n".join(lines).encode())
+    lines = (json.dumps({f: getattr(call, f) for f in _FIELDS}) for call in calls)
+    return zlib.compress("\n".join(lines).encode("ascii"))
 
 
 def unpack(blob: bytes | None) -> Iterator[ModelCall]:
     """Yields the calls again, in order and equal to those packed; none for None."""
     if not blob:
         return
-    # Split at line feeds alone: other line separators may stand within a prompt.
-    for line in zlib.decompress(blob).decode().split("\n"):
+    for line in zlib.decompress(blob).decode().splitlines():
         if line:
             row = json.loads(line)
             for name in ("prompt_ids", "completions", "logprobs"):

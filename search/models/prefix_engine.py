@@ -100,7 +100,7 @@ class PrefixEngine:
         self.cache = PrefixCache(cache_tokens)
         self._model = model
         self._layers = config.num_hidden_layers
-        self._kv_heads = config.num_key_value_heads
+        self._kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
     def _forward(self, ids: Sequence[int], positions: Sequence[int], plan: AttentionPlan) -> Tensor:

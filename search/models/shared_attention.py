@@ -28,6 +28,7 @@ from clinical_data.errors import ModelError
 from search.models.kv_cache import Ids, Node, States, joined
 
 IMPLEMENTATION = "wardstar_shared_prefix"
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # arguments of other models' attention that change its result
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ def shared_prefix_attention(
     *,
     plan: AttentionPlan,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers under `IMPLEMENTATION`.
 
@@ -265,7 +266,13 @@ def shared_prefix_attention(
 
     Returns:
         [1, N, heads, head_dim], and None for the weights.
+
+    Raises:
+        ModelError: the model needs something that this attention lacks.
     """
+    for name in UNSUPPORTED:
+        if others.get(name) is not None:
+            raise ModelError(f"the model's attention needs {name}, which shared-prefix attention lacks")
     columns = max((span.stop for span in plan.spans), default=0) + plan.own.columns
     if sliding_window is not None and columns > sliding_window:
         raise ModelError(f"a sequence of {columns} tokens exceeds the model's sliding window of {sliding_window}")

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from clinical_data.sources import ImportLog
 from clinical_data.sources.fhir import FhirSource
 
@@ -67,9 +65,8 @@ CODED = {"category": [concept("encounter-diagnosis")]}
 CANARY = "CANARY0731"
 
 
-@pytest.fixture
-def load(tmp_path):
-    """Writes resources as ndjson (or writes the given files) and returns (cases, quarantined, log)."""
+def loader(tmp_path):
+    """Returns a function that writes resources as ndjson (or the given files) and reads (cases, quarantined, log)."""
 
     def do(*resources, **files):
         folder = tmp_path / f"in{len(list(tmp_path.iterdir()))}"

@@ -16,6 +16,7 @@ from fhir_building import (
     diagnosis,
     encounter,
     finding,
+    loader,
     observation,
     only,
     patient,
@@ -25,6 +26,11 @@ from fhir_building import (
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import open_chart
 from clinical_data.ground_truth import Strength
+
+
+@pytest.fixture
+def load(tmp_path):
+    return loader(tmp_path)
 
 
 def test_a_case_with_its_parts(load):

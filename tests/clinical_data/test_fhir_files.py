@@ -11,6 +11,7 @@ from fhir_building import (
     condition,
     diagnosis,
     encounter,
+    loader,
     observation,
     only,
     patient,
@@ -34,6 +35,11 @@ STAY = [
     observation("o1"),
     observation("o2"),
 ]
+
+
+@pytest.fixture
+def load(tmp_path):
+    return loader(tmp_path)
 
 
 def test_every_form_of_the_same_content_gives_the_same_cases(tmp_path):

@@ -1,5 +1,7 @@
 """Records of real searches with the random model."""
 
+import math
+
 import pytest
 from run_records import ICD, WARD
 
@@ -10,9 +12,20 @@ from evaluation import recording
 from evaluation.formatting import metric_text, range_text, value_text
 from evaluation.record import RunRecord
 from search import prompts
+from search.actions import Action, ActionKind
 from search.models.toys import RandomModel
 from search.problem import Models, SearchProblem, SearchSettings
 from search.strategies import run_search
+from search.trajectory import (
+    Candidate,
+    Conclusion,
+    Hypothesis,
+    SearchResult,
+    Status,
+    Trajectory,
+    Turn,
+    Verification,
+)
 
 LOCAL = "wardstar:test"
 CANARY = "canary-late-4711"
@@ -118,20 +131,41 @@ def test_requests_are_those_of_the_whole_tree_once():
     assert {r.item for r in record.requests if r.on_path} == on_path
 
 
+def result_by_hand():
+    """Two trajectories without a tree: the first asks for everything, the second for lactate alone and wins."""
+    asked = [Turn(Action(ActionKind.REQUEST, i.item_id), "", answer=PROBLEM.chart.request(i)) for i in ITEMS[1:]]
+    imagined = Turn(Action(ActionKind.REQUEST, "complaint_item"), "fever", imagined=True)
+    candidates = []
+    for node, turns, code in ((0, (*asked, imagined), "J18"), (1, asked[:1], "I50")):
+        hypothesis = Hypothesis(code, code.lower(), ICD, code, 0.75)
+        end = Turn(Action(ActionKind.FINISH), code.lower(), logprob=-math.inf)
+        trajectory = Trajectory((*turns, end), Conclusion((hypothesis,), code))
+        candidates.append(Candidate(node, trajectory, 3, 0.5, Verification(0.25, (1,), ("J18",))))
+    conclusion = candidates[1].trajectory.conclusion
+    return SearchResult(Status.UNVERIFIED, conclusion, candidates=candidates, rollouts=6, margin=0.5)
+
+
 def test_states_costs_and_what_was_done_later():
-    record, _ = record_by("self-consistency")
-    found = {r.item: (r.state, r.cost, r.done_later) for r in record.requests}
-    expected = {
-        "lactate_item": ("recorded", 5.0, False),
-        "culture_item": ("pending", 5.0, True),
-        "x-ray_item": ("not_done_by_now", 5.0, True),
-        "sodium_item": ("not_done_by_now", 5.0, False),
-        "scan_item": ("not_in_source", 5.0, False),
-    }
-    assert found == expected
-    requests = [t for c in record.candidates for t in c.turns if t.item == "lactate_item"]
-    (finding,) = requests[0].findings
+    both = models()
+    record = recording.make_record(
+        case=CASE, problem=PROBLEM, result=result_by_hand(), strategy="self-consistency", settings=SETTINGS, seed=1,
+        models=both, hashes={}, seconds=0.0,
+    )  # fmt: skip
+    found = {r.item: (r.state, r.cost, r.on_path, r.done_later) for r in record.requests}
+    assert found == {
+        "lactate_item": ("recorded", 5.0, True, False),
+        "culture_item": ("pending", 5.0, False, True),
+        "x-ray_item": ("not_done_by_now", 5.0, False, True),
+        "sodium_item": ("not_done_by_now", 5.0, False, False),
+        "scan_item": ("not_in_source", 5.0, False, False),
+    }  # what was imagined is no request
+    first, second = record.candidates
+    assert (first.answer, first.answer_key, first.probability, first.multiplicity) == ("j18", "J18", 0.75, 3)
+    assert (second.agreement, second.cuts, second.peer_answers) == (0.25, (1,), ("J18",))
+    assert [t.kind for t in second.turns] == ["request", "finish"]
+    (finding,) = second.turns[0].findings
     assert (finding.value, finding.unit, finding.range, finding.flag) == ("4.25", "mmol/L", "0.5-2", "H")
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record  # a likelihood of -inf does not break it
 
 
 def test_full_information_asks_for_nothing_that_costs():
@@ -176,9 +210,8 @@ def test_values_in_words(value, text):
 
 
 def test_ranges_in_words():
-    assert [range_text(fact("x", 1.0, 0, **r)) for r in ({}, {"low": 3.5}, {"high": 5.0}, {"low": 0.0, "high": 1.5})] == [
-        "", ">= 3.5", "<= 5", "0-1.5"
-    ]  # fmt: skip
+    ranges = ({}, {"low": 3.5}, {"high": 5.0}, {"low": 0.0, "high": 1.5})
+    assert [range_text(fact("x", 1.0, 0, **r)) for r in ranges] == ["", ">= 3.5", "<= 5", "0-1.5"]
 
 
 def test_metrics_in_words():

@@ -161,7 +161,8 @@ def test_recorded_diagnosis_is_behind_a_closed_fold_and_a_toggle_that_starts_off
 
 
 def test_hostile_text_is_shown_and_never_obeyed():
-    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }} \u202egnp\u202c\u2066x\u2069 \x00\x1b[31m \ud800"
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }} "
+    evil += "\u202egnp\u202c\u2066x\u2069 \x00\x1b[31m \ud800"
     record = made.pneumonia()
     winner = record.candidates[0]
     finding = (
@@ -255,6 +256,15 @@ def test_votes_are_never_called_a_probability(pages):
     assert page.count("probability") == page.count("it is not a probability of disease") == 1
 
 
+def test_bars_say_so_when_the_answer_is_not_the_one_with_most_votes():
+    ranked = made.pneumonia().ranked
+    shown_bars, line = page_data.bars(made.pneumonia(ranked=(ranked[2], ranked[3], ranked[0])))
+    assert [b.display for b in shown_bars] == ["COPD or asthma attack", "pneumonia", "heart failure"]
+    assert [b.chosen for b in shown_bars] == [True, False, False]
+    assert line.startswith("The first answer is not the one with most votes")
+    assert page_data.bars(made.pneumonia())[1].replace("\u00a0", " ") == "2 other answers together: 3 % of the votes."
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -280,7 +290,7 @@ def test_status_in_plain_words(changes, text):
 
 def test_strongest_rejected_branch_is_the_heaviest_with_another_answer(pages):
     page = words_of(Page(pages[CASE]))
-    assert "pulmonary embolism. 3 of the rollouts ended here; share of votes there 53 %." in page
+    assert "pulmonary embolism. 3 of 16 rollouts ended here; share of votes there 53 %." in page
     record = made.pneumonia()
     assert page_data.rejected(record, record.candidates[0], page_data.Trail()).answer == "pulmonary embolism"
     assert "None: no branch reached another answer" in words_of(shown(candidates=record.candidates[:1]))

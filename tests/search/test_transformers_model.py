@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def tiny(folder):
-    return TransformersModel.load(str(folder), dtype="fp32", threads=2)
+    return TransformersModel.load(str(folder), dtype="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def stock(folder):
 def real():
     if not embedded.is_installed():
         pytest.skip("the embedded model is not installed: wardstar models install")
-    return TransformersModel.load("embedded", dtype="fp32", threads=2)
+    return TransformersModel.load("embedded", dtype="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +326,33 @@ def test_a_model_with_a_sliding_window_is_refused_beyond_it(tmp_path):
     model.generate([GenerateRequest(prompt("abc"), Sampling(max_new_tokens=2), 0)])
     with pytest.raises(ModelError, match="sliding window"):
         model.generate([GenerateRequest(prompt("a" * 20), HOT, 0)])
+
+
+@pytest.mark.parametrize("name", ["Gemma2", "Granite"])
+def test_models_that_treat_scores_or_logits_otherwise_are_refused(tmp_path, name):
+    make_tiny(tmp_path)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=31, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    config.final_logit_softcapping, config.logits_scaling = None, 8.0
+    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"softcap|head"):
+        TransformersModel.load(str(tmp_path), dtype="fp32")
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3", "Phi3"])
+def test_other_families_equal_stock_generate(tmp_path, name):
+    make_tiny(tmp_path)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=31, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    stock = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    stock.save_pretrained(tmp_path)
+    model = TransformersModel.load(str(tmp_path), dtype="fp32")
+    for generation in model.generate([GenerateRequest(prompt(t), GREEDY, 0) for t in ("the pain", "the p")]):
+        assert generation.token_ids == stock_greedy(stock, generation, 12)
 
 
 def test_specs_that_name_nothing(tmp_path, folder):

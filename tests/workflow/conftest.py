@@ -55,6 +55,7 @@ steps:
     answer_cue: Principal diagnosis
     clock:
       fhir: {{anchor: end_of_stay, text: at the end of the stay}}
+    opening: [basic_metabolic_panel]
     answer:
       form: closed
       vocabulary: {{fhir: {vocabulary}}}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 import subprocess
@@ -65,21 +64,8 @@ def test_a_replay_without_weights_loads_no_torch(fill: Callable[..., str], pathw
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for name in [
-        "demo",
-        "import",
-        "cases",
-        "pathway",
-        "replay",
-        "resume",
-        "runs",
-        "score",
-        "prompts",
-        "records",
-        "report",
-        "models",
-        "doctor",
-    ]:
+    commands = "demo import cases pathway replay resume runs score prompts records report models doctor"
+    for name in commands.split():
         assert re.search(rf"\b{name}\b", out)
 
 
@@ -125,8 +111,8 @@ def test_a_case_shows_what_was_known_at_a_time(run: Run, fill: Callable[..., str
 
 def test_records_and_prompts_are_private_json_lines(run: Run, replayed: str, tmp_path: Path) -> None:
     keys = {
-        "records": "case_id source_id step occurrence status ranked truth match requests peer_agreement rollouts tokens "
-        "seconds repeatable",
+        "records": "case_id source_id step occurrence status ranked truth match requests peer_agreement rollouts "
+        "tokens seconds repeatable",
         "prompts": "case_id source_id step role model text",
     }
     for command, names in keys.items():
@@ -140,8 +126,8 @@ def test_records_and_prompts_are_private_json_lines(run: Run, replayed: str, tmp
         assert [json.loads(line) for line in out.splitlines()] == rows
     assert "CANARY" not in (tmp_path / "prompts.jsonl").read_text()
     assert "Sodium" in (tmp_path / "prompts.jsonl").read_text()  # known at the second step's clock
-    first = [r for r in map(json.loads, (tmp_path / "prompts.jsonl").open()) if r["step"] == "first"]
-    assert not any("Sodium" in r["text"] for r in first)
+    prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert not any("Sodium" in r["text"] for r in prompts if r["step"] == "first")
     _, out, _ = run("prompts", "--db", replayed, "--run", "one", "--tokens")
     assert all({"prompt_ids", "completion_ids"} <= set(json.loads(line)) for line in out.splitlines())
 
@@ -189,7 +175,7 @@ def test_import_reads_the_bundled_cases_like_anyones_twice(run: Run) -> None:
     before = run("cases", "--json")[1]
     assert "unchanged" in run("import", "fhir", folder)[1]
     assert run("cases", "--json")[1] == before
-    assert stat.S_IMODE(os.stat("wardstar.db").st_mode) == 0o600
+    assert stat.S_IMODE(Path("wardstar.db").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
