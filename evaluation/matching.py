@@ -3,7 +3,7 @@
 | vocabulary | levels |
 |---|---|
 | ICD-10-CM | code, category (3 characters), block, chapter |
-| closed, with `members` (recorded term -> entry) | group |
+| closed, whose entries stand for groups of recorded terms | group |
 | closed, without | term |
 
 A label outside a closed vocabulary is a miss. Of an ICD label that the hierarchy does not know (another release,
@@ -32,7 +32,7 @@ def levels_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     """Returns the levels at which answers of a vocabulary are compared, finest first."""
     if is_icd10(vocabulary.system):
         return _ICD_LEVELS
-    return (GROUP,) if vocabulary.members else (TERM,)
+    return (GROUP,) if vocabulary.groups else (TERM,)
 
 
 def key_level(vocabulary: Vocabulary) -> str:
@@ -130,7 +130,7 @@ def label_classes(label: Label, vocabulary: Vocabulary) -> dict[str, str]:
     if is_icd10(vocabulary.system):
         # A code of another system equals no ICD-10 code, whatever its letters.
         return dict(icd_classes(coding.code)) if is_icd10(coding.system) else {CODE: f"{coding.system}|{coding.code}"}
-    entry = _member(coding, vocabulary) if vocabulary.members else _named(coding, vocabulary)
+    entry = _member(coding, vocabulary) if vocabulary.groups else _named(coding, vocabulary)
     return {} if entry is None else {levels_of(vocabulary)[0]: entry}
 
 
@@ -182,6 +182,8 @@ def _member(coding: Coding, vocabulary: Vocabulary) -> str | None:
     """Returns the entry that a recorded term counts as. Synonyms of entries do not count: only members decide."""
     if coding.system == vocabulary.system and vocabulary.entry(coding.code):
         return coding.code
+    if not vocabulary.members:
+        return vocabulary.key_of_label(coding.code)
     terms = (coding.code, coding.display)
     exact = next((vocabulary.members[t] for t in terms if t in vocabulary.members), None)
     if exact is not None:

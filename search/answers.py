@@ -28,17 +28,33 @@ def softmax(logits: Sequence[float]) -> list[float]:
     return [w / total for w in weights]
 
 
-def exact_vote(scores: ChoiceScores, vocabulary: Vocabulary, supporting: tuple[str, ...] = ()) -> Conclusion:
+def exact_vote(
+    scores: ChoiceScores,
+    vocabulary: Vocabulary,
+    supporting: tuple[str, ...] = (),
+    prior: Sequence[float] | None = None,
+) -> Conclusion:
     """Returns the vote over a whole closed vocabulary without drawing one.
 
     Each answer's share is its length-normalised sequence likelihood, normalised over the vocabulary:
-    p(a) proportional to exp(mean over tokens of ln p(token | prompt, earlier tokens of a)).
+    p(a) proportional to exp(mean over tokens of ln p(token | prompt, earlier tokens of a)), divided, if a prior is
+    given, by the same likelihood without a case: small models favour some words whatever they are asked.
 
-    Source: search.md, "Answers"; length normalisation as in Brown et al. 2020 (arXiv 2005.14165), section 2.4.
+    Args:
+        scores: likelihoods of the answers after the prompt.
+        vocabulary: the answers, in the order of the scores.
+        supporting: ids of the findings seen.
+        prior: mean ln p of each answer after a prompt without a case.
+
+    Source: search.md, "Answers"; length normalisation as in Brown et al. 2020 (arXiv 2005.14165), section 2.4;
+    contextual calibration, Zhao et al. 2021 (arXiv 2102.09690).
     """
-    if not all(map(math.isfinite, scores.mean_logprobs)):
+    logits = scores.mean_logprobs
+    if prior is not None:
+        logits = tuple(given - alone for given, alone in zip(logits, prior, strict=True))
+    if not all(map(math.isfinite, logits)):
         return Conclusion((), None, supporting)
-    shares = softmax(scores.mean_logprobs)
+    shares = softmax(logits)
     return rank(dict(zip((e.code for e in vocabulary.entries), shares, strict=True)), vocabulary, supporting)
 
 

@@ -9,7 +9,7 @@ from clinical_data.chart import AnswerState
 from search import prompts
 from search.actions import ActionKind
 from search.answers import rank
-from search.desk import Desk, Part
+from search.desk import GENERATOR, Desk, Part
 from search.problem import Models, SearchProblem, SearchSettings
 from search.seeds import derive_seed
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn, Verification
@@ -41,7 +41,9 @@ def greedy(
     """Follows the likeliest item and word at every turn: one trajectory, no search, no peer."""
     settings = settings.with_options(temperature=0.0)
     desk = Desk(models)
-    trajectory = desk.run(one_path(_maker(problem, settings, seed), "greedy"))
+    maker = _maker(problem, settings, seed)
+    desk.run(maker.prepare((GENERATOR,)))
+    trajectory = desk.run(one_path(maker, "greedy"))
     if on_rollout is not None:
         on_rollout(1)
     return _result([trajectory], desk, problem)
@@ -56,6 +58,7 @@ def self_consistency(
     """
     desk = Desk(models)
     maker = _maker(problem, settings, seed)
+    desk.run(maker.prepare((GENERATOR,)))
     running = [desk.start(one_path(maker, f"sample{i}")) for i in range(settings.rollouts)]
     desk.finish()
     if on_rollout is not None:
@@ -69,6 +72,7 @@ def full_information(
     """Puts all that was recorded by the clock into one prompt and asks for the answer: no requests, no search."""
     desk = Desk(models)
     maker = _maker(problem, settings, seed)
+    desk.run(maker.prepare((GENERATOR,)))
     opened = [maker.opened(item) for item in maker.items_left(())]
     shown = [t for t in opened if t.answer is not None and t.answer.state is AnswerState.RECORDED]
     turns = tuple(replace(t, answer=replace(t.answer, cost_usd=0.0)) for t in shown if t.answer is not None)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from clinical_data.vocabulary import normalise
 from search import prompts
 from search.actions import ActionKind, depth_of, legal_kinds
-from search.desk import Desk, Part, Running
+from search.desk import GENERATOR, PEER, Desk, Part, Running
 from search.peer import verify
 from search.problem import Models, SearchProblem, SearchSettings
 from search.seeds import derive_random, derive_seed
@@ -173,6 +173,7 @@ def rstar(
     own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
     maker = TurnMaker(problem, settings, prompts.opening(problem), own_seed)
     search = Search(problem, settings, maker, Desk(models))
+    search.desk.run(maker.prepare((GENERATOR,) if models.peer_is_generator else (GENERATOR, PEER)))
     while search.tree.root.visits < settings.rollouts and not search.settled():
         left = settings.rollouts - search.tree.root.visits
         wave = [search.desk.start(search.rollout()) for _ in range(min(settings.wave, left))]

@@ -59,6 +59,7 @@ class SearchSettings:
         peer_cuts: most cuts of a trajectory that the peer completes.
         abstain_below: margin under which the step abstains.
         cost_weight: lambda of the cost term; 0 turns it off.
+        calibration: `contextual` divides each answer's likelihood by its likelihood without a case, `none` does not.
         value: name of the value source.
         selection: name of the final selection rule.
     """
@@ -79,6 +80,7 @@ class SearchSettings:
     peer_cuts: int = 4
     abstain_below: float = 0.02
     cost_weight: float = 0.0
+    calibration: str = "contextual"
     value: str = "self_consistency"
     selection: str = "verified"
 
@@ -95,6 +97,8 @@ class SearchSettings:
         for name in ("rollouts", "depth", "think", "ask", "request", "votes", "ask_votes", "turn_tokens", "wave"):
             if getattr(changed, name) < 1:
                 raise UsageError(f"{name} must be at least 1")
+        if changed.calibration not in ("contextual", "none"):
+            raise UsageError("calibration must be contextual or none")
         if changed.max_requests < 0 or changed.peer_cuts < 0:
             raise UsageError("max_requests and peer_cuts must not be negative")
         return changed

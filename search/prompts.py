@@ -30,6 +30,7 @@ CUES = {
     ActionKind.REPHRASE: "\nIn other words:",
     ActionKind.REQUEST: "\nRequest:",
 }
+NO_CASE = "Patient: not described."
 REPLY_CUE = "\nReply:"
 REASK_CUE = "\nReply, thinking again:"
 PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
@@ -55,6 +56,11 @@ def opening(problem: SearchProblem) -> Prompt:
         if answer.state is AnswerState.RECORDED:
             lines.append(f"{item.display.capitalize()}: {answer_text(answer)}")
     return (Segment(header), Segment("\n".join(lines)))
+
+
+def without_case(opened: Prompt, cue: Segment) -> Prompt:
+    """Returns the instruction and the cue with no case between: what a model answers before it has read anything."""
+    return (opened[0], Segment(NO_CASE), cue)
 
 
 def extend(prompt: Prompt, turns: tuple[Turn, ...]) -> Prompt:

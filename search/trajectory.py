@@ -151,7 +151,7 @@ class ModelCall:
 
     Attributes:
         role: `generator`, `peer` or `world_model`.
-        purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`.
+        purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`, `prior` (the vote without a case).
         text: the prompt, verbatim.
         prompt_ids: its token ids.
         completions: sampled text, or the choices scored.

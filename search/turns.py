@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clinical_data.catalogue import CatalogueItem
 from clinical_data.chart import AnswerState
@@ -47,6 +47,7 @@ class TurnMaker:
         opening: the prompt before any turn.
         seed: the seed that all seeds of this search derive from.
         role: who is asked.
+        priors: role -> mean ln p of each answer without a case; filled by `prepare`.
     """
 
     problem: SearchProblem
@@ -54,6 +55,17 @@ class TurnMaker:
     opening: Prompt
     seed: int
     role: str = GENERATOR
+    priors: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def prepare(self, roles: Sequence[str]) -> Part[None]:
+        """Asks each role for the likelihood of the answers without a case, unless calibration is off."""
+        if self.settings.calibration == "none":
+            return
+        prompt = prompts.without_case(self.opening, prompts.answer_cue(self.problem))
+        request = ScoreRequest(prompt, answers.choices(self.problem.vocabulary))
+        replies = yield [Ask(role, "prior", request) for role in roles]
+        for role, reply in zip(roles, replies, strict=True):
+            self.priors[role] = scores_of(reply).mean_logprobs
 
     def spot(self, turns: tuple[Turn, ...], label: str) -> Spot:
         """Returns the spot after some turns."""
@@ -156,7 +168,8 @@ class TurnMaker:
 
     def concluded(self, spot: Spot, reply: Reply) -> Conclusion:
         """Returns the conclusion of a vote."""
-        return answers.exact_vote(scores_of(reply), self.problem.vocabulary, supporting(spot.turns))
+        prior = self.priors.get(self.role, self.priors.get(GENERATOR))
+        return answers.exact_vote(scores_of(reply), self.problem.vocabulary, supporting(spot.turns), prior)
 
     def finish(self, spot: Spot) -> Part[tuple[Turn, Conclusion]]:
         """Concludes by the exact vote over the vocabulary (FINISH)."""

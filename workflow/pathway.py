@@ -151,7 +151,8 @@ class Pathway(_Part):
         """Returns the pathway as a Mermaid flowchart."""
         lines = ["flowchart TD", "    start([case])"]
         for step in self.steps:
-            clocks = sorted({c.text for c in step.clock.values()})
+            texts = [c.text for c in step.clock.values()]
+            clocks = texts[:1] if len(set(texts)) == 1 else [f"{source}: {c.text}" for source, c in step.clock.items()]
             label = "<br/>".join([f"<b>{step.title}</b>", *clocks, step.question]).replace('"', "'")
             lines.append(f'    {step.name}["{label}"]')
         lines += [f"    {END}_([end])", f"    start --> {self.steps[0].name}"]

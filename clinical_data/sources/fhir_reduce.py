@@ -17,6 +17,19 @@ from clinical_data.sources.fhir_times import parse_moment
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
 ICD10CM = "http://hl7.org/fhir/sid/icd-10-cm"
 TEXT_SYSTEM = "wardstar:fhir/text"  # for a concept that has a text and no code
+# http://terminology.hl7.org/CodeSystem/admit-source, for records that give the bare code
+ADMIT_SOURCES = {
+    "hosp-trans": "other hospital",
+    "emd": "emergency department",
+    "outp": "outpatient department",
+    "born": "born in hospital",
+    "gp": "general practitioner",
+    "mp": "medical practitioner",
+    "nursing": "nursing home",
+    "psych": "psychiatric hospital",
+    "rehab": "rehabilitation facility",
+    "other": "other",
+}
 RECORDED = "recorded"  # value of a fact that consists in having been recorded
 
 CONDITION_RULES = ("problem", "untyped", "diagnosis")  # values of StagedFact.rule
@@ -180,7 +193,7 @@ def reduce_encounter(resource: Json, key: str) -> StagedEncounter:
         has_service=bool(resource.get("serviceType")),
         start=period.get("start") or "",
         end=period.get("end") or "",
-        admit_source=words(admit_source),
+        admit_source=ADMIT_SOURCES.get(words(admit_source), words(admit_source)),
         diagnoses=diagnoses,
     )
 

@@ -202,7 +202,8 @@ class TransformersModel:
             )
 
     def _tokenise_text(self, text: str) -> Ids:
-        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+        # a record that spells a control token stays text
+        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
     def _decode_text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

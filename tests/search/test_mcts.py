@@ -182,7 +182,7 @@ def test_a_rejected_majority_cannot_win_over_a_verified_class():
         }
     )
     peer = ScriptedModel({"score": [{"ends": "Working diagnosis:", "scores": {"sepsis": -0.1}}], "text": " hm"})
-    result = rstar(make_problem(), Models(generator, peer), replace(SMALL, rollouts=24), 0)
+    result = rstar(make_problem(), Models(generator, peer), replace(SMALL, rollouts=24, calibration="none"), 0)
     counts = {}
     for candidate in result.candidates:
         key = candidate.trajectory.conclusion.answer_key
@@ -195,11 +195,30 @@ def test_a_rejected_majority_cannot_win_over_a_verified_class():
 def test_golden_scripted_search():
     """Exact path, Q and winner on a known tree: root has FINISH only, one visit each, certain answer."""
     model = ScriptedModel({"score": [{"scores": {"embolism": 0.0, "pulmonary embolism": 0.0}}], "mean_logprob": -50})
-    result = rstar(make_problem(items=()), Models(model, model), replace(SMALL, depth=1, rollouts=3), 0)
+    options = replace(SMALL, depth=1, rollouts=3, calibration="none")
+    result = rstar(make_problem(items=()), Models(model, model), options, 0)
     finish = result.tree["nodes"][1]
     assert finish["visits"] == 3
     assert math.isclose(finish["value_sum"], 3.0, abs_tol=1e-12)
     assert result.conclusion.ranked[0].display == "pulmonary embolism"
+
+
+def test_calibration_takes_out_what_a_model_answers_without_a_case():
+    """A model that favours sepsis whatever it reads, and pneumonia a little more once it has read the case."""
+    always = {"sepsis": -0.5, "pneumonia": -3.0}
+    read = {"sepsis": -0.6, "pneumonia": -2.0}
+    script = {"score": [{"if": "Patient: not described.", "scores": always}, {"scores": read}], "mean_logprob": -9.0}
+    model = ScriptedModel(script)
+    answers = {}
+    for calibration in ("contextual", "none"):
+        options = replace(SMALL, depth=1, rollouts=1, calibration=calibration)
+        result = rstar(make_problem(), Models(model, model), options, 0)
+        answers[calibration] = result.conclusion
+    assert answers["none"].answer_key == "sepsis"
+    assert answers["contextual"].answer_key == "pneumonia"
+    expected = [math.exp(x) for x in (0.0, 0.0, -0.1, 1.0)]
+    share = expected[3] / sum(expected)
+    assert math.isclose(answers["contextual"].probability_of("pneumonia"), share, abs_tol=1e-12)
 
 
 def test_tree_is_plain_json():

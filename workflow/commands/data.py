@@ -142,11 +142,20 @@ def _show_case(engine: Engine, case_id: str, minute: int, truth: bool, as_json: 
         return
     console = out_console()
     age = "age unknown" if case.age is None else f"{case.age} years"
-    console.print(f"{case.case_id}: {case.patient.sex}, {age}; known {minute} minutes from the start", markup=False)
+    console.print(f"{case.case_id}: {case.patient.sex}, {age}; as known {when(minute)} from the start", markup=False)
     for name, text in sorted(case.context.items()):
         console.print(f"  {name.replace('_', ' ')}: {text}", markup=False)
     rows = [
-        (f.available, f.charted, f.kind.value, f.code.display or f.code.code, _value(f), f.unit, _range(f), f.flag)
+        (
+            when(f.available),
+            when(f.charted),
+            f.kind.value,
+            f.code.display or f.code.code,
+            _value(f),
+            f.unit,
+            _range(f),
+            f.flag,
+        )
         for f in known
     ]
     show_table(["known at", "charted", "kind", "what", "value", "unit", "range", "flag"], rows)
@@ -165,6 +174,12 @@ def minutes(text: str) -> int:
     if found is None:
         raise UsageError(f"--as-of {text}: no time", hint="minutes from the start of the case, or 6h, 2d")
     return int(found[1]) * {"h": 60, "d": 1440}.get(found[2] or "m", 1)
+
+
+def when(minute: int) -> str:
+    """Returns minutes from the start of the case as people read them: `+2:05`, `-0:30`, and beyond two days `+3 d`."""
+    sign, size = "-" if minute < 0 else "+", abs(minute)
+    return f"{sign}{size // 60}:{size % 60:02d}" if size < 2880 else f"{sign}{size // 1440:,} d"
 
 
 def truth_fields(truths: dict[str, GroundTruth]) -> dict[str, Any]:

@@ -16,9 +16,12 @@ from clinical_data.errors import UsageError, WardstarError
 from workflow.commands.common import DEFAULT_DB, Db, database, out_console, say, show_rows, show_table
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from workflow.runner import Listener, Summary
 
 models_app = typer.Typer(help="Lists and installs language models.", no_args_is_help=True)
+DEMO_FIGURES = ("accuracy category", "accuracy chapter", "top 3", "verified", "peer agreement", "unanswerable requests")
 NEEDED_PYTHON = (3, 11)
 NEEDED_GIB = 2.0  # the embedded model, its caches and torch
 
@@ -30,10 +33,8 @@ def demo_command(
     model: Annotated[str, typer.Option("--model", help="Model to use.")] = "embedded",
 ) -> None:
     """Shows the whole way on bundled synthetic cases: import, search, score, report."""
-    from evaluation.scoring import result_table, score_run
 
     from evaluation.review.report import write_report
-    from workflow.commands.data import show_import
     from workflow.commands.runs import watched
     from workflow.demo import BASELINE, CASES, RUN, prepare_demo, replay_demo
 
@@ -41,20 +42,45 @@ def demo_command(
         raise UsageError("--full and --cases exclude each other")
     limit = None if full else cases or CASES
     demo, imported = prepare_demo(out)
-    show_import(imported)
+    say(f"{imported.cases} synthetic cases in {out / 'wardstar.db'}")
     for baseline in (False, True):
 
         def work(listener: Listener, baseline: bool = baseline) -> Summary:
             return replay_demo(demo, cases=limit, model=model, baseline=baseline, listener=listener)
 
-        say("now the baseline: everything known in the prompt, no search" if baseline else "rStar search")
+        say("baseline: all that was known in one prompt, no search" if baseline else "search over the chart (rStar)")
         watched(demo.url, BASELINE if baseline else RUN, work)
     with database(demo.url) as engine:
-        for run in (RUN, BASELINE):
-            show_rows(result_table(score_run(engine, run)), title=f"run {run}")
+        _show_results(engine, RUN)
         index = write_report(engine, RUN, demo.report)
-    say(f"database: {out / 'wardstar.db'} (run {RUN})")
     out_console().print(f"report: {index}", markup=False, soft_wrap=True)
+
+
+def _show_results(engine: Engine, run: str) -> None:
+    """Writes one row per case-step, and the figures that matter most beside the baselines."""
+    from evaluation.rows import record_rows
+    from evaluation.scoring import result_table, score_run
+    from evaluation.store.run_store import RunStore
+
+    store = RunStore(engine)
+    rows = []
+    for row in record_rows(store, store.get(run)):
+        first = row["ranked"][0] if row["ranked"] else {"display": "", "probability": 0.0}
+        level, mark = next(iter(row["match"].items()), ("", 0))
+        rows.append(
+            {
+                "case": row["case_id"],
+                "step": row["step"].replace("_", " "),
+                "answer": first["display"],
+                "share": f"{first['probability']:.2f}",
+                "second model": row["status"],
+                "recorded": row["truth"][0]["display"] if row["truth"] else "",
+                "match": f"same {level}" if mark else "",
+            }
+        )
+    show_rows(rows, title=f"run {run}: what the search answered, and what the record says")
+    figures = result_table(score_run(engine, run))
+    show_rows([r for r in figures if r["figure"] in DEMO_FIGURES] or figures, title=f"run {run}, and baselines")
 
 
 @models_app.command("list")
@@ -164,9 +190,8 @@ def _database(url: str) -> Check:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():
         return Check("database", f"{path} is not there yet", "`wardstar import fhir PATH` makes it")
-    from evaluation.store.run_store import RunStore
-
     from clinical_data.store.case_reader import CaseReader
+    from evaluation.store.run_store import RunStore
 
     with database(url) as engine:
         return Check("database", f"{CaseReader(engine).count():,} cases, {len(RunStore(engine).runs())} runs")
