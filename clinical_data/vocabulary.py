@@ -1,14 +1,14 @@
 """Closed answer vocabularies: versioned files that a step names per source.
 
-    name: eicu-admission-groups
-    version: 1
-    system: wardstar:eicu/admission-group
-    source: where it was built from
-    entries:
-      - {code: sepsis, display: sepsis, synonyms: [septic shock]}
-    members: eicu_apache_groups.csv        # optional: recorded term -> entry code (columns term, group)
-    member_levels: 2                       # or: a recorded path a|b|c counts as the entry a|b
-    half_credit: [[a, b], ...]             # optional: unordered pairs of codes
+name: eicu-admission-groups
+version: 1
+system: wardstar:eicu/admission-group
+source: where it was built from
+entries:
+  - {code: sepsis, display: sepsis, synonyms: [septic shock]}
+members: eicu_apache_groups.csv        # optional: recorded term -> entry code (columns term, group)
+member_levels: 2                       # or: a recorded path a|b|c counts as the entry a|b
+half_credit: [[a, b], ...]             # optional: unordered pairs of codes
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_data.demo import bundle_folder
-from clinical_data.errors import StorageError
+from clinical_data.errors import StorageError, UsageError
 from workflow.config import ReplayOptions
 from workflow.importing import ImportSummary, import_cases
 from workflow.runner import Listener, Summary, replay
@@ -73,4 +73,8 @@ def replay_demo(demo: Demo, *, cases: int | None, model: str, baseline: bool, li
         generator=model,
         settings=SETTINGS,
     )
-    return replay(demo.url, BASELINE if baseline else RUN, options, listener=listener)
+    try:
+        return replay(demo.url, BASELINE if baseline else RUN, options, listener=listener)
+    except UsageError as error:
+        hint = "take another --out folder, or remove this one"
+        raise UsageError(f"{demo.folder} holds another demonstration ({error.message})", hint=hint) from error

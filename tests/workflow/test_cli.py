@@ -178,6 +178,23 @@ def test_import_reads_the_bundled_cases_like_anyones_twice(run: Run) -> None:
     assert stat.S_IMODE(Path("wardstar.db").stat().st_mode) == 0o600
 
 
+def test_the_demo_shows_the_whole_way_and_runs_again(run: Run, tmp_path: Path) -> None:
+    for attempt in range(2):
+        code, out, error = run("demo", "--cases", "2", "--model", "random:3", "--out", "shown")
+        assert code == 0, error
+        assert "fhir-ward-0002" in out
+        assert Path(out.splitlines()[-1].removeprefix("report: ")) == Path("shown/report/index.html")
+        assert ("2 done before" in error) == bool(attempt)
+    assert Path("shown/report/index.html").exists()
+    rows = json.loads(run("runs", "list", "--db", "sqlite:///shown/wardstar.db", "--json")[1])
+    assert [(r["run"], r["strategy"], r["case_steps"]) for r in rows] == [
+        ("demo", "rstar", 4),
+        ("demo-full-information", "full-information", 4),
+    ]
+    code, _, error = run("demo", "--cases", "3", "--model", "random:3", "--out", "shown")
+    assert (code, "another --out" in error) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
