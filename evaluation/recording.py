@@ -9,6 +9,7 @@ from typing import Any
 
 from clinical_data.case import Case, Finding
 from clinical_data.chart import Answer, AnswerState, done_later
+from clinical_data.naming import short_name
 from evaluation.formatting import range_text, value_text
 from evaluation.record import (
     CandidateRecord,
@@ -221,7 +222,7 @@ def finding_record(finding: Finding) -> FindingRecord:
     """Returns a finding as records keep it."""
     return FindingRecord(
         finding_id=finding.finding_id,
-        name=finding.code.display or finding.code.code,
+        name=short_name(finding.code),
         value=value_text(finding),
         unit=finding.unit,
         range=range_text(finding),

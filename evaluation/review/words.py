@@ -17,7 +17,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\uff
 STATES = {
     "recorded": "recorded",
     "pending": "result pending",
-    "not_done_by_now": "not done by then",
+    "not_done_by_now": "not done or not recorded by then",
     "done_result_not_in_source": "done, result not in this record",
     "not_in_source": "not in this source",
     "unrecognised": "request not understood",

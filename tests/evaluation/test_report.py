@@ -218,7 +218,7 @@ def test_a_megabyte_of_text_is_cut_with_a_note():
     ("state", "text"),
     [
         ("pending", "result pending"),
-        ("not_done_by_now", "not done by then"),
+        ("not_done_by_now", "not done or not recorded by then"),
         ("done_result_not_in_source", "done, result not in this record"),
         ("not_in_source", "not in this source"),
         ("unrecognised", "request not understood"),
@@ -239,7 +239,7 @@ def test_an_unanswered_request_is_said_so_and_kept_apart_from_the_evidence(state
 def test_findings_come_with_value_unit_range_flag_and_time(pages):
     page = words_of(Page(pages[CASE]))
     assert "Body temperature 38.9 °C high 36.1–37.8 2 h before admission" in page
-    assert "Leukocytes 17.4 10³/µL high 4–10.5 1 h 35 min before admission known 1 h 15 min later" in page
+    assert "White cells 17.4 10³/µL high 4–10.5 1 h 35 min before admission known 1 h 15 min later" in page
     assert "Platelets 312 10³/µL 150–400" in page
 
 

@@ -1,4 +1,4 @@
-"""No ground truth and no later fact in any prompt: canaries planted in the raw record, looked for in `wardstar prompts`.
+"""No ground truth and no later fact in any prompt: canaries planted in raw records, looked for in `wardstar prompts`.
 
 Traps of clinical.md: codes of the same case (1), later results (4), future columns of visible rows (14), label columns
 of eICU (12), clocks that no truth row may move (16).
@@ -74,7 +74,9 @@ def spoil(resource: Json) -> None:
 
 
 def prompts_of(cases: Any, name: str | None = None) -> list[str]:
-    plan = prepare(make_config(ReplayOptions(steps=(STEP,), generator="random:3", settings={"rollouts": 4}))).plans[STEP]
+    plan = prepare(make_config(ReplayOptions(steps=(STEP,), generator="random:3", settings={"rollouts": 4}))).plans[
+        STEP
+    ]
     model = RandomModel(3)
     sent: list[str] = []
     for labelled in cases:
