@@ -34,10 +34,11 @@ def _refuse(trouble):
     raise RuntimeError(f"a bundled case does not import: {trouble.file}: {trouble.reason}")
 
 
-def rows(calls, role):
-    """Returns the calls of one role as `wardstar prompts --tokens` exports them."""
+def rows(calls, role, scored=True):
+    """Returns the calls of one role as `wardstar prompts --tokens` exports them; scored answers left out on demand."""
     return [
-        {"prompt_ids": c.prompt_ids, "completion_ids": c.completion_ids, "seed": c.seed}
+        {"prompt_ids": c.prompt_ids, "completion_ids": c.completion_ids if scored or c.seed is not None else ()}
+        | {"seed": c.seed}
         for c in calls
         if c.role == role
     ]
@@ -47,12 +48,14 @@ def measure(settings=None, names=CASES):
     """Searches three bundled cases with the embedded model in both roles, each role with weights of its own.
 
     Returns:
-        `tokens_computed_over_distinct` (the worse of generator and peer over all cases), both roles apart, the
-        speed, and the tokens per verified conclusion.
+        `tokens_computed_over_distinct` (the worse of generator and peer over all cases): below 1 is possible, since
+        the last token of a sample or a scored answer need not go through the model. `..._prompts_and_draws` is the
+        strict reading, which gives no credit for the answers that an exact vote scores. Then speed, and tokens per
+        verified conclusion.
     """
     settings = settings or SearchSettings()
     models = Models(load_model("embedded"), load_model("embedded"))
-    computed, distinct = {"generator": 0, "peer": 0}, {"generator": 0, "peer": 0}
+    computed, distinct, strict = {"generator": 0, "peer": 0}, {"generator": 0, "peer": 0}, {"generator": 0, "peer": 0}
     verified = sampled = rollouts = 0
     began = time.perf_counter()
     for problem in bundled_problems(names):
@@ -61,6 +64,7 @@ def measure(settings=None, names=CASES):
         for role, model in (("generator", models.generator), ("peer", models.peer)):
             computed[role] += model.work.computed - before[role]
             distinct[role] += distinct_tokens(rows(result.calls, role))
+            strict[role] += distinct_tokens(rows(result.calls, role, scored=False))
             model.release()
         verified += result.status.value == "verified"
         sampled += result.tokens.sampled
@@ -71,6 +75,7 @@ def measure(settings=None, names=CASES):
         "tokens_computed_over_distinct": round(max(ratios.values()), 4),
         "tokens_computed_over_distinct_generator": round(ratios["generator"], 4),
         "tokens_computed_over_distinct_peer": round(ratios.get("peer", 0.0), 4),
+        "tokens_computed_over_distinct_prompts_and_draws": round(max(computed[r] / strict[r] for r in ratios), 4),
         "tokens_computed": sum(computed.values()),
         "tokens_per_verified_conclusion": round(sum(computed.values()) / verified) if verified else None,
         "embedded_sampled_tokens_per_second": round(sampled / seconds, 1),

@@ -42,6 +42,7 @@ _USUAL = {
 }
 _UNITS = {
     "mm[Hg]": "mmHg",
+    "cm[H2O]": "cmH2O",
     "Cel": "°C",
     "[degF]": "°F",
     "[pH]": "",

@@ -21,7 +21,7 @@ from search.desk import GENERATOR, PEER, Desk, Part, Running
 from search.peer import verify
 from search.problem import Models, SearchProblem, SearchSettings
 from search.seeds import derive_random, derive_seed
-from search.selection import choose_child, choose_slot, class_masses, final_rule
+from search.selection import choose_child, choose_slot, class_masses, final_rule, mass
 from search.trajectory import Candidate, Conclusion, SearchResult, Turn, Verification
 from search.tree import Node, Slot, Tree
 from search.turns import TurnMaker
@@ -138,16 +138,18 @@ class Search:
         return running.result if running is not None and running.done else Verification(None)
 
     def settled(self) -> bool:
-        """Says whether the rollouts left cannot change the winning class.
+        """Says whether the rollouts left can change neither the winning class nor that it is far enough ahead.
 
         Each can add at most 1 (value 1, agreement 1) to another class. Only once every peer check is in.
         """
         done = self.tree.root.visits
         if done < EARLIEST_STOP or not all(c.done for c in self.checks.values()):
             return False
-        masses = sorted(class_masses(self.candidates(), verified_only=True).values(), reverse=True)
+        candidates, left = self.candidates(), self.settings.rollouts - done
+        masses = sorted(class_masses(candidates, verified_only=True).values(), reverse=True)
         lead = masses[0] - (masses[1] if len(masses) > 1 else 0.0) if masses else 0.0
-        return lead > self.settings.rollouts - done
+        most = sum(mass(c, verified_only=False) for c in candidates) + left
+        return lead > left and (lead - left) / most >= self.settings.abstain_below
 
 
 def turn_key(turn: Turn, conclusion: Conclusion | None) -> str:

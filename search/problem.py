@@ -93,15 +93,28 @@ class SearchSettings:
         known = {f.name for f in fields(self)}
         if unknown := sorted(set(options) - known):
             raise UsageError(f"unknown search option {unknown[0]}", hint=f"known: {', '.join(sorted(known))}")
+        for name, value in options.items():
+            _check_type(name, value, getattr(self, name))
         changed = replace(self, **options)
         for name in ("rollouts", "depth", "think", "ask", "request", "votes", "ask_votes", "turn_tokens", "wave"):
             if getattr(changed, name) < 1:
                 raise UsageError(f"{name} must be at least 1")
+        if changed.temperature < 0 or not 0 < changed.top_p <= 1:
+            raise UsageError("temperature must not be negative, top_p must lie above 0 and at most at 1")
+        if min(changed.exploration, changed.abstain_below, changed.cost_weight) < 0:
+            raise UsageError("exploration, abstain_below and cost_weight must not be negative")
         if changed.calibration not in ("contextual", "none"):
             raise UsageError("calibration must be contextual or none")
         if changed.max_requests < 0 or changed.peer_cuts < 0:
             raise UsageError("max_requests and peer_cuts must not be negative")
         return changed
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    wanted = {int: "a whole number", float: "a number", str: "a word"}[type(default)]
+    fits = isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
+    if not fits or isinstance(value, bool):
+        raise UsageError(f"{name} must be {wanted}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,12 @@ def choose_slot(node: Node, random: Random) -> Slot | None:
 
 
 def choose_child(tree: Tree, node: Node, exploration: float) -> Node | None:
-    """Returns the child with the highest UCT, the earliest among equals; None when there is none yet."""
+    """Returns the child with the highest UCT, the earliest among equals; None when there is none yet.
+
+    The rollout that asks has marked `node` already; it does not count among the parent's visits.
+    """
     children = tree.children(node)
-    visits = node.visits + node.virtual
+    visits = node.visits + max(node.virtual - 1, 0)
     return max(children, key=lambda c: (uct(c, visits, exploration), -c.node_id), default=None)
 
 

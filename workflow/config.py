@@ -100,6 +100,8 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     settings = SearchSettings().with_options(**{**options.settings, "value": options.value})
     check_strategy(options.strategy, settings)
     loaded = load_pathway(options.pathway)
+    for step in loaded.pathway.steps:
+        check_strategy(options.strategy, settings.with_options(**step.search))
     steps = [loaded.pathway.step(name).name for name in options.steps] or [s.name for s in loaded.pathway.steps]
     config: dict[str, Any] = {
         "format": FORMAT,
@@ -181,12 +183,21 @@ def read_options(path: Path) -> dict[str, Any]:
     settings = data.pop("search", {})
     if not isinstance(settings, dict):
         raise BadInputError("must be a table", file=path, field="search")
+    try:
+        SearchSettings().with_options(**settings)
+    except UsageError as error:
+        raise BadInputError(error.message, file=path, field="search", hint=error.hint) from error
     values = {key.replace("-", "_"): value for key, value in data.items()}
     known = {f.name for f in fields(ReplayOptions)} - {"settings"}
     if unknown := sorted(set(values) - known):
         raise BadInputError("unknown option", file=path, field=unknown[0], hint=f"known: {', '.join(sorted(known))}")
     if isinstance(steps := values.get("steps"), list | str):
         values["steps"] = tuple(steps.split(",") if isinstance(steps, str) else steps)
+    for name, value in values.items():
+        wanted: Any = int if name in ("limit", "seed") else tuple if name == "steps" else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            words = {int: "a whole number", tuple: "a list of step names", str: "a word"}[wanted]
+            raise BadInputError(f"must be {words}", file=path, field=name)
     return {**values, "settings": settings}
 
 

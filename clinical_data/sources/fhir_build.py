@@ -26,6 +26,7 @@ from clinical_data.sources.fhir_stage import Stage
 from clinical_data.sources.fhir_times import CaseClock, age_at, parse_moment
 
 SOURCE = "fhir"
+DAY = 24 * 60  # minutes
 
 # Minutes from observation to result where the record does not say; 95th percentiles (clinical.md, "Clock"). An imaging
 # report has no measured lag: a day.
@@ -150,6 +151,8 @@ class PatientCases:
             return None  # of another admission
         times = self._condition_times(stay, fact, owner) if fact.rule in CONDITION_RULES else _times(stay, fact)
         kind = FindingKind(fact.kind)
+        if times is not None and kind is FindingKind.MEDICATION_HOME and fact.charted and times[0] >= stay.first:
+            kind = FindingKind.TREATMENT  # begun in the stay, whatever the statement calls it
         if times is None or not _belongs(stay, kind, fact, owner, times, self._stays):
             return None
         charted, available, pending = times
@@ -184,8 +187,11 @@ class PatientCases:
     def _condition_times(self, stay: _Stay, fact: StagedFact, owner: str) -> Times | None:
         """Returns when a Condition becomes visible to a case, None for never.
 
-        Codes of the same case are never visible; codes of an earlier admission from its end.
-        Source: clinical.md, "Clock".
+        Codes of the same case are never visible; codes of an earlier admission from its end. A stay that ended less
+        than a day before this one began (an ED visit without `partOf`, a transfer) is the same episode, and a problem
+        entered during the stay may be its diagnosis in another dress: neither is ever visible. Without a date of
+        entry only an onset long before the stay tells that a problem is an old one.
+        Source: clinical.md, "Clock"; stricter where the record is ambiguous.
         """
         if fact.key in stay.labels or owner == stay.own.key:
             return None
@@ -196,12 +202,13 @@ class PatientCases:
             if not earlier.end:
                 return None
             ended = stay.clock.known_by(parse_moment(earlier.end).latest)
-            if ended > 0:
+            if ended > stay.first - DAY:
                 return None
             return ended, max(ended, times[1] if times else ended), None
-        if fact.rule == "problem":
-            return times
-        return times if fact.rule == "untyped" and times is not None and times[1] <= 0 else None
+        if fact.rule not in ("problem", "untyped") or times is None:
+            return None
+        latest = stay.first - 1 if fact.known else stay.first - 30 * DAY
+        return times if times[1] <= latest else None
 
     def _truth(self, stay: _Stay, case_id: str) -> Iterator[GroundTruth]:
         admission = self._labels(stay, ("AD",), Strength.RECORDED_AT_TIME)
@@ -255,10 +262,10 @@ def _times(stay: _Stay, fact: StagedFact) -> Times | None:
     seen = parse_moment(fact.charted)
     charted = clock.begun_at(seen.earliest)
     collected = clock.known_by(seen.latest)
+    over = clock.known_by(parse_moment(fact.until).latest) if fact.until else charted
     if known is not None:
-        available = max(charted, clock.known_by(known.latest))
+        available = max(charted, over, clock.known_by(known.latest))
     else:
-        over = clock.known_by(parse_moment(fact.until).latest) if fact.until else collected
         available = max(collected, over) + _LAG.get(kind, 0)
     pending = collected if kind in _LAG and collected < available else None
     return charted, available, pending

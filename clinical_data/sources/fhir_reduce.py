@@ -214,15 +214,16 @@ def reduce_condition(resource: Json, key: str) -> Iterator[StagedFact]:
     if codes(resource.get("verificationStatus")) & {"entered-in-error", "refuted"}:
         raise Unused("entered in error or refuted")
     category = codes(resource.get("category"))
-    rule = "diagnosis" if "encounter-diagnosis" in category else "untyped"
+    rule = "problem" if "problem-list-item" in category else "untyped"
     onset = resource.get("onsetDateTime") or (resource.get("onsetPeriod") or {}).get("start") or ""
     yield fact_of(
         resource,
         key,
         FindingKind.HISTORY,
         code,
-        known=resource.get("recordedDate") or onset[:10],  # an onset is known at the end of its day at the earliest
-        rule="problem" if "problem-list-item" in category else rule,
+        charted="" if resource.get("recordedDate") else onset[:10],
+        known=resource.get("recordedDate") or "",
+        rule="diagnosis" if "encounter-diagnosis" in category else rule,
     )
 
 
@@ -252,9 +253,11 @@ def reduce_statement(resource: Json, key: str) -> Iterator[StagedFact]:
     """Yields a drug that the patient was said to take."""
     if resource["status"] in ("entered-in-error", "not-taken", "intended"):
         raise Unused(resource["status"])
-    kind = FindingKind.TREATMENT if "inpatient" in codes(resource.get("category")) else FindingKind.MEDICATION_HOME
+    during = {"inpatient", "discharge"} & codes(resource.get("category"))
+    kind = FindingKind.TREATMENT if during else FindingKind.MEDICATION_HOME
     begun = resource.get("effectiveDateTime") or (resource.get("effectivePeriod") or {}).get("start") or ""
-    yield _drug(resource, key, kind, known=resource.get("dateAsserted") or begun, value=RECORDED)
+    known = resource.get("dateAsserted") or ""
+    yield _drug(resource, key, kind, charted=begun, known=known, value=RECORDED)
 
 
 def reduce_request(resource: Json, key: str) -> Iterator[StagedFact]:
@@ -306,12 +309,14 @@ def reduce_procedure(resource: Json, key: str) -> Iterator[StagedFact]:
     )
 
 
-def _drug(resource: Json, key: str, kind: FindingKind, *, known: str, value: str) -> StagedFact:
+def _drug(resource: Json, key: str, kind: FindingKind, *, known: str, value: str, charted: str = "") -> StagedFact:
     code = pick(resource.get("medicationCodeableConcept"))
     medication = target(resource, "medicationReference", key)
     if code is None and not medication:
         raise Unused("no drug named")
-    return fact_of(resource, key, kind, code or Coding("", ""), value=value, known=known, medication=medication)
+    return fact_of(
+        resource, key, kind, code or Coding("", ""), value=value, charted=charted, known=known, medication=medication
+    )
 
 
 def fact_of(

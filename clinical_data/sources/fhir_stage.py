@@ -202,8 +202,9 @@ class Stage:
     def _keep(self, table: str, key: str, full_url: str, body: object, patient: str = "") -> None:
         columns = (key, patient, orjson.dumps(body)) if table == "encounter" else (key, orjson.dumps(body))
         marks = ", ".join("?" * len(columns))
-        done = self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", columns)
-        if not done.rowcount:
+        known = self._db.execute(f"SELECT 1 FROM {table} WHERE key = ?", (key,)).fetchone()
+        self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", columns)  # the last version holds
+        if known:
             self._log.unused[f"{key.split('/')[0]}: same id again"] += 1
         aliases = {key, reference_key(full_url, key)} if full_url else {key}
         self._db.executemany("INSERT OR IGNORE INTO alias VALUES (?, ?)", [(a, key) for a in sorted(aliases)])

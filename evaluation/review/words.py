@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from clinical_data import naming
+
 TEXT_LIMIT = 4_000
 """Most characters shown of one text of a record."""
 
@@ -83,21 +85,7 @@ _SYSTEMS = {
     "http://hl7.org/fhir/sid/icd-10": "ICD-10",
     "http://hl7.org/fhir/sid/icd-9-cm": "ICD-9-CM",
 }
-_UNITS = {
-    "Cel": "°C",
-    "[degF]": "°F",
-    "mm[Hg]": "mmHg",
-    "cm[H2O]": "cmH2O",
-    "{INR}": "",
-    "{ratio}": "",
-    "1": "",
-    "[pH]": "",
-    "{score}": "",
-    "10*3/uL": "10³/µL",
-    "10*6/uL": "10⁶/µL",
-    "10*9/L": "10⁹/L",
-    "10*12/L": "10¹²/L",
-}
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -194,12 +182,10 @@ def money(dollars: float) -> str:
 
 
 def unit_text(unit: str) -> str:
-    """Returns a UCUM unit as clinicians write it; other units stay as recorded."""
-    unit = clean(unit, 40).strip()
-    if unit in _UNITS:
-        return _UNITS[unit]
-    unit = re.sub(r"\{([^}]*)\}", "", unit) or unit
-    return re.sub(r"\bu(?=(g|mol|L|mo)\b)", "µ", unit)
+    """Returns a UCUM unit as clinicians write and print it; other units stay as recorded."""
+    text = naming.unit_text(clean(unit, 40))
+    text = re.sub(r"\^(\d+)", lambda power: power[1].translate(_SUPERSCRIPT), text)
+    return re.sub(r"\bu(?=(g|mol|L|mo)\b)", "µ", text)
 
 
 def range_words(limits: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clinical_data.errors import UsageError
+from clinical_data.errors import ModelError, UsageError
 from workflow.commands.common import (
     DEFAULT_DB,
     AsJson,
@@ -134,6 +134,8 @@ def watched(db: str, run: str, work: Callable[[Listener], Summary]) -> Summary:
     say(f"run {summary.run}: {summary.cases} cases{before} in {summary.seconds:.0f} s; {counts}")
     if summary.statuses["failed"]:
         say(f"some steps failed; their records say why: `wardstar resume{option} --run {run} --retry-failed`")
+        if summary.statuses["failed"] == sum(summary.statuses.values()):
+            raise ModelError(f"run {summary.run}: every step that was taken failed")
     return summary
 
 
