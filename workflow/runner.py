@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from evaluation.store.run_store import Run, RunStore
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.case_reader import CaseReader
 from evaluation.store import open_database
+from evaluation.store.run_store import Run, RunStore
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
 from workflow.executors.local import Job, run_in_process, run_in_processes

@@ -15,11 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from evaluation.store.run_store import Run, RunStore
 from sqlalchemy import Engine
 
 from clinical_data.errors import ModelError
 from evaluation.store import open_database
+from evaluation.store.run_store import Run, RunStore
 from workflow.case_worker import CaseReport, CaseWorker
 
 
