@@ -15,10 +15,10 @@ from search.actions import ActionKind, legal_kinds
 from search.mcts import rstar
 from search.models.toys import RandomModel, ScriptedModel
 from search.problem import Models, SearchSettings
-from search.selection import uct
+from search.selection import choose_child, uct
 from search.strategies import STRATEGIES, run_search
 from search.trajectory import Status
-from search.tree import Node
+from search.tree import Node, Slot, Tree
 
 SMALL = SearchSettings(think=2, ask=2, ask_votes=2, request=2, max_requests=2)
 
@@ -105,6 +105,17 @@ def test_uct_equals_the_formula_and_virtual_loss_lowers_it():
     assert math.isclose(uct(node, 10, 1.4), 2 / 3 + 1.4 * math.sqrt(math.log(10) / 3), abs_tol=1e-12)
     assert uct(replace(node, virtual=1), 11, 0.0) < uct(node, 10, 0.0)
     assert uct(Node(1, 0, None, "", [], ""), 10, 1.4) == math.inf
+
+
+def test_the_rollout_that_asks_is_no_visit_of_the_parent():
+    """With N_parent = 5 the second child leads; counting the asking rollout (6) the first one would."""
+    slot = Slot(ActionKind.THINK, children=[1, 2])
+    root = Node(0, None, None, "", [slot], "", visits=5, value_sum=2.6, virtual=1)
+    rare = Node(1, 0, None, "", [], "", visits=1, value_sum=0.0)
+    known = Node(2, 0, None, "", [], "", visits=4, value_sum=2.6)
+    assert uct(known, 5, 1.0) > uct(rare, 5, 1.0)
+    assert uct(known, 6, 1.0) < uct(rare, 6, 1.0)
+    assert choose_child(Tree([root, rare, known]), root, 1.0) is known
 
 
 def test_an_unexpanded_slot_comes_before_uct():
@@ -234,5 +245,9 @@ def test_unknown_names_are_usage_errors():
         run_search("oracle", make_problem(), random_models(1), SMALL, 0)
     with pytest.raises(UsageError, match="rollouts"):
         SMALL.with_options(rollouts=0)
+    wrong = {"rollouts": 2.5, "temperature": "x", "wave": True, "top_p": 0.0, "exploration": -1.0, "value": 3}
+    for name, value in wrong.items():
+        with pytest.raises(UsageError, match=name):
+            SMALL.with_options(**{name: value})
     with pytest.raises(UsageError, match="depht"):
         SMALL.with_options(depht=3)

@@ -265,3 +265,35 @@ def test_doctor_says_how_to_mend(run: Run) -> None:
     assert code == 4  # no weights in this home
     assert "wardstar models install" in " ".join(out.split())
     assert "not there yet" in out
+
+
+@pytest.mark.parametrize(
+    ("toml", "field"),
+    [
+        ("generator = 3\n", "generator"),
+        ("limit = 1.5\n", "limit"),
+        ("steps = 3\n", "steps"),
+        ("[search]\nrollouts = 'abc'\n", "search"),
+        ("[search]\ntemperature = -1.0\n", "search"),
+    ],
+)
+def test_a_configuration_of_the_wrong_type_names_file_and_field(
+    run: Run, fill: Callable[..., str], tmp_path: Path, toml: str, field: str
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(toml, encoding="utf-8")
+    code, _, error = run("replay", "--db", fill(1), "--run", "a", "--config", config)
+    assert code == 3
+    assert "run.toml" in error
+    assert field in error
+
+
+def test_a_pathway_with_an_unknown_value_source_is_refused_before_anything_runs(
+    run: Run, fill: Callable[..., str], pathway_file: Path
+) -> None:
+    text = pathway_file.read_text(encoding="utf-8")
+    pathway_file.write_text(text.replace("search: {depth: 3}", "search: {value: nope}"), encoding="utf-8")
+    url = fill(1)
+    code, _, error = run("replay", "--db", url, "--run", "a", "--pathway", pathway_file, "--generator", "random:1")
+    assert (code, "nope" in error) == (2, True)
+    assert json.loads(run("runs", "list", "--db", url, "--json")[1]) == []
