@@ -55,7 +55,7 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         ("form: closed", "form: free", "steps[0].answer.form", "closed"),
         ("{depth: 3}", "{dept: 3}", "steps[0].search", "unknown search option dept"),
         ("{depth: 3}", "{depth: 0}", "steps[0].search", "at least 1"),
-        ("{depth: 3}", "{depth: deep}", "steps[0].search", "not supported"),
+        ("{depth: 3}", "{depth: deep}", "steps[0].search", "whole number"),
         ("name: second", "name: first", "steps[1].name", "twice"),
         ("version: 1", "version: 1\ncatalogue: v0", "catalogue", "no catalogue"),
         ("version: 1", "version: 1\nedges: [{from: first, to: third}]", "edges[0].to", "no step named third"),
