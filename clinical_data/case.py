@@ -29,6 +29,10 @@ class Coding:
     version: str | None = None
 
 
+PRESENT = "recorded"
+"""Value of a finding that says only that something is there (a condition, a drug at home)."""
+
+
 class FindingKind(StrEnum):
     """What sort of fact a finding is; decides lag rules, and which steps may see it."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from clinical_data.vocabulary import Vocabulary, normalise
 from search.models.language_model import ChoiceScores
@@ -99,8 +98,3 @@ def redact(text: str, code: str, vocabulary: Vocabulary) -> str:
         if words:
             text = re.sub(rf"(?<!\w){words}(?!\w)", "___", text, flags=re.IGNORECASE)
     return text
-
-
-def with_support(conclusion: Conclusion, supporting: tuple[str, ...]) -> Conclusion:
-    """Returns the conclusion with its supporting findings set."""
-    return replace(conclusion, supporting=supporting)

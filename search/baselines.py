@@ -6,21 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from clinical_data.chart import AnswerState
-from search import prompts
 from search.actions import ActionKind
 from search.answers import rank
 from search.desk import GENERATOR, Desk, Part
 from search.problem import Models, SearchProblem, SearchSettings
-from search.seeds import derive_seed
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn, Verification
 from search.turns import TurnMaker, supporting
 
 OnRollout = Callable[[int], None] | None
-
-
-def _maker(problem: SearchProblem, settings: SearchSettings, seed: int) -> TurnMaker:
-    own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
-    return TurnMaker(problem, settings, prompts.opening(problem), own_seed)
 
 
 def one_path(maker: TurnMaker, label: str) -> Part[Trajectory]:
@@ -41,7 +34,7 @@ def greedy(
     """Follows the likeliest item and word at every turn: one trajectory, no search, no peer."""
     settings = settings.with_options(temperature=0.0)
     desk = Desk(models)
-    maker = _maker(problem, settings, seed)
+    maker = TurnMaker.begin(problem, settings, seed)
     desk.run(maker.prepare((GENERATOR,)))
     trajectory = desk.run(one_path(maker, "greedy"))
     if on_rollout is not None:
@@ -57,7 +50,7 @@ def self_consistency(
     Source: Wang et al. 2022 (arXiv 2203.11171).
     """
     desk = Desk(models)
-    maker = _maker(problem, settings, seed)
+    maker = TurnMaker.begin(problem, settings, seed)
     desk.run(maker.prepare((GENERATOR,)))
     running = [desk.start(one_path(maker, f"sample{i}")) for i in range(settings.rollouts)]
     desk.finish()
@@ -71,7 +64,7 @@ def full_information(
 ) -> SearchResult:
     """Puts all that was recorded by the clock into one prompt and asks for the answer: no requests, no search."""
     desk = Desk(models)
-    maker = _maker(problem, settings, seed)
+    maker = TurnMaker.begin(problem, settings, seed)
     desk.run(maker.prepare((GENERATOR,)))
     opened = [maker.opened(item) for item in maker.items_left(())]
     shown = [t for t in opened if t.answer is not None and t.answer.state is AnswerState.RECORDED]

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clinical_data.vocabulary import normalise
-from search import prompts
 from search.actions import ActionKind, depth_of, legal_kinds
 from search.desk import GENERATOR, PEER, Desk, Part, Running
 from search.peer import verify
 from search.problem import Models, SearchProblem, SearchSettings
-from search.seeds import derive_random, derive_seed
+from search.seeds import derive_random
 from search.selection import choose_child, choose_slot, class_masses, final_rule, mass
 from search.trajectory import Candidate, Conclusion, SearchResult, Turn, Verification
 from search.tree import Node, Slot, Tree
@@ -41,8 +40,6 @@ class Search:
         checks: terminal node -> the peer's check of it.
     """
 
-    problem: SearchProblem
-    settings: SearchSettings
     maker: TurnMaker
     desk: Desk
     tree: Tree = field(default_factory=Tree)
@@ -56,10 +53,10 @@ class Search:
         kinds = [t.action.kind for t in turns]
         if kinds and kinds[-1] is ActionKind.FINISH:
             return []
-        if depth_of(kinds) + 1 >= self.settings.depth:
+        if depth_of(kinds) + 1 >= self.maker.settings.depth:
             return [Slot(ActionKind.FINISH)]
         legal = legal_kinds(kinds)
-        if kinds.count(ActionKind.REQUEST) >= self.settings.max_requests or not self.maker.items_left(turns):
+        if kinds.count(ActionKind.REQUEST) >= self.maker.settings.max_requests or not self.maker.items_left(turns):
             legal = tuple(k for k in legal if k is not ActionKind.REQUEST)
         if ActionKind.REPHRASE in kinds:
             legal = tuple(k for k in legal if k is not ActionKind.REPHRASE)
@@ -76,7 +73,7 @@ class Search:
                 children = yield from self.expand(node, slot)
                 node = self.tree.nodes[random.choice(children)]
             else:
-                child = choose_child(self.tree, node, self.settings.exploration)
+                child = choose_child(self.tree, node, self.maker.settings.exploration)
                 if child is None:  # every slot here is being expanded by another rollout of this wave
                     yield []
                     continue
@@ -105,8 +102,8 @@ class Search:
     def back_up(self, leaf: Node) -> None:
         """Adds the value of a rollout's conclusion along its path and takes back the virtual loss."""
         if leaf.terminal_value is None:
-            value = value_source(self.settings.value)
-            leaf.terminal_value = value(self.tree.trajectory(leaf), self.settings)
+            value = value_source(self.maker.settings.value)
+            leaf.terminal_value = value(self.tree.trajectory(leaf), self.maker.settings)
         leaf.terminal_visits += 1
         for node in self.tree.path_to(leaf):
             node.visits += 1
@@ -145,11 +142,11 @@ class Search:
         done = self.tree.root.visits
         if done < EARLIEST_STOP or not all(c.done for c in self.checks.values()):
             return False
-        candidates, left = self.candidates(), self.settings.rollouts - done
+        candidates, left = self.candidates(), self.maker.settings.rollouts - done
         masses = sorted(class_masses(candidates, verified_only=True).values(), reverse=True)
         lead = masses[0] - (masses[1] if len(masses) > 1 else 0.0) if masses else 0.0
         most = sum(mass(c, verified_only=False) for c in candidates) + left
-        return lead > left and (lead - left) / most >= self.settings.abstain_below
+        return lead > left and (lead - left) / most >= self.maker.settings.abstain_below
 
 
 def turn_key(turn: Turn, conclusion: Conclusion | None) -> str:
@@ -172,9 +169,8 @@ def rstar(
         seed: seed of the run.
         on_rollout: called with the number of rollouts done, after each wave.
     """
-    own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
-    maker = TurnMaker(problem, settings, prompts.opening(problem), own_seed)
-    search = Search(problem, settings, maker, Desk(models))
+    maker = TurnMaker.begin(problem, settings, seed)
+    search = Search(maker, Desk(models))
     search.desk.run(maker.prepare((GENERATOR,) if models.peer_is_generator else (GENERATOR, PEER)))
     while search.tree.root.visits < settings.rollouts and not search.settled():
         left = settings.rollouts - search.tree.root.visits
@@ -195,8 +191,8 @@ def rstar(
 def conclude(search: Search) -> SearchResult:
     """Returns the result of a finished search."""
     candidates = search.candidates()
-    settings = search.settings
-    verdict = final_rule(settings.selection)(candidates, search.problem.vocabulary, settings.abstain_below)
+    settings = search.maker.settings
+    verdict = final_rule(settings.selection)(candidates, search.maker.problem.vocabulary, settings.abstain_below)
     return SearchResult(
         status=verdict.status,
         conclusion=verdict.conclusion,

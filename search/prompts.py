@@ -9,7 +9,7 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
-from clinical_data.case import Finding
+from clinical_data.case import PRESENT, Finding
 from clinical_data.chart import Answer, AnswerState, Chart
 from clinical_data.naming import short_name, unit_text
 from search.actions import ActionKind
@@ -34,7 +34,6 @@ NO_CASE = "Patient: not described."
 REPLY_CUE = "\nReply:"
 REASK_CUE = "\nReply, thinking again:"
 PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
-PRESENT = "recorded"  # value of a finding that says only that something is there (a condition, a drug)
 UNANSWERED = {
     AnswerState.PENDING: "taken, result pending",
     AnswerState.NOT_DONE_BY_NOW: "nothing recorded by now",

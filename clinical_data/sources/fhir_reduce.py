@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from clinical_data.case import Coding, FindingKind
+from clinical_data.case import PRESENT, Coding, FindingKind
 from clinical_data.sources.fhir_times import parse_moment
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
@@ -30,7 +30,6 @@ ADMIT_SOURCES = {
     "rehab": "rehabilitation facility",
     "other": "other",
 }
-RECORDED = "recorded"  # value of a fact that consists in having been recorded
 
 CONDITION_RULES = ("problem", "untyped", "diagnosis")  # values of StagedFact.rule
 CASE_CLASSES = frozenset({"IMP", "ACUTE", "NONAC", "OBSENC", "SS", "EMER"})
@@ -244,7 +243,7 @@ def reduce_family(resource: Json, key: str) -> Iterator[StagedFact]:
         raise Unused("entered in error")
     for index, condition in enumerate(resource.get("condition") or ()):
         if code := pick(condition.get("code")):
-            relative = words(resource.get("relationship")) or RECORDED
+            relative = words(resource.get("relationship")) or PRESENT
             place = f"{key}#{index}"
             yield fact_of(resource, place, FindingKind.FAMILY, code, value=relative, known=resource.get("date") or "")
 
@@ -257,7 +256,7 @@ def reduce_statement(resource: Json, key: str) -> Iterator[StagedFact]:
     kind = FindingKind.TREATMENT if during else FindingKind.MEDICATION_HOME
     begun = resource.get("effectiveDateTime") or (resource.get("effectivePeriod") or {}).get("start") or ""
     known = resource.get("dateAsserted") or ""
-    yield _drug(resource, key, kind, charted=begun, known=known, value=RECORDED)
+    yield _drug(resource, key, kind, charted=begun, known=known, value=PRESENT)
 
 
 def reduce_request(resource: Json, key: str) -> Iterator[StagedFact]:
@@ -320,7 +319,7 @@ def _drug(resource: Json, key: str, kind: FindingKind, *, known: str, value: str
 
 
 def fact_of(
-    resource: Json, key: str, kind: FindingKind, code: Coding, *, value: float | str | None = RECORDED, **more: Any
+    resource: Json, key: str, kind: FindingKind, code: Coding, *, value: float | str | None = PRESENT, **more: Any
 ) -> StagedFact:
     """Returns a fact with the resource's patient and encounter; `more` are fields of StagedFact."""
     return StagedFact(

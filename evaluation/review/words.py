@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from clinical_data import naming
 
@@ -126,12 +125,6 @@ def percent(share: float | None) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """Returns a number with its noun: `1 turn`, `3 turns`."""
     return f"{number:,}{_NBSP}{one if number == 1 else many or one + 's'}"
-
-
-def listing(words: Iterable[str]) -> str:
-    """Returns words joined as in a sentence: `a, b and c`."""
-    items = list(words)
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def duration(minutes: int) -> str:
