@@ -12,6 +12,8 @@ from enum import StrEnum
 from clinical_data.case import Case, Finding
 from clinical_data.catalogue import Catalogue, CatalogueItem
 
+_KNOWN_ON_ARRIVAL = ("arrival_transport",)  # of the context: what the emergency department knows before an admission
+
 
 class AnswerState(StrEnum):
     """How the record answers a request. "Not recorded" is never a negative finding."""
@@ -90,18 +92,25 @@ def open_chart(case: Case, clock: int, catalogue: Catalogue) -> Chart:
     """Returns the chart of a case at minute `clock`; everything later is left behind."""
     known = tuple(f for f in case.findings if f.available <= clock)
     collected = [f for f in case.findings if f.pending_from is not None and f.pending_from <= clock < f.available]
-    pending = frozenset(i.item_id for i in catalogue.items if any(i.accepts(case.source, f) for f in collected))
+    pending = frozenset(i.item_id for f in collected for i in catalogue.items_of(case.source, f))
     return Chart(
         case_id=case.case_id,
         source=case.source,
         clock=clock,
         age=case.age,
         sex=case.patient.sex,
-        context=dict(case.context),
+        context=_context_at(case, clock),
         catalogue=catalogue,
         _known=known,
         _pending=pending,
     )
+
+
+def _context_at(case: Case, clock: int) -> dict[str, str]:
+    """Returns the case's context; before the admission, only what was known on arrival."""
+    if clock >= case.anchors.get("admission", clock):
+        return dict(case.context)
+    return {name: text for name, text in case.context.items() if name in _KNOWN_ON_ARRIVAL}
 
 
 def done_later(case: Case, item: CatalogueItem, clock: int) -> bool:

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import yaml
 from fhir.resources.R4B import get_fhir_model_class
 
+from clinical_data.catalogue import load_catalogue
 from clinical_data.demo import bundle_folder
 from clinical_data.demo.content import load_content, merged
 from clinical_data.demo.generator import generate, to_bytes, write_bundles
@@ -302,15 +302,10 @@ def test_comorbidities_are_coded_together(views):
 
 def test_every_finding_can_be_requested(views):
     """Each code outside treatment is listed in the catalogue's FHIR matchers."""
-    path = bundle_folder().parent.parent / "catalogue" / "v1.yaml"
-    matchers = [m for i in yaml.safe_load(path.read_text())["items"] for m in i["matches"].get("fhir", ())]
+    matchers = [m for item in load_catalogue().items for m in item.matches.get("fhir", ())]
 
     def listed(system: str, code: str) -> bool:
-        return any(
-            m.get("system") == system
-            and (code in map(str, m.get("codes", ())) or code.startswith(tuple(m.get("prefixes", ())) or "\0"))
-            for m in matchers
-        )
+        return any(m.system == system and (code in m.codes or code.startswith(m.prefixes)) for m in matchers)
 
     missing = set()
     for view in views:

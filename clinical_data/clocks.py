@@ -1,0 +1,62 @@
+"""The fixed clock of each step, per source: what importers measure their label windows from.
+
+A clock is an anchor of the case plus minutes, fixed by step and source and never read from a truth row. A pathway names
+its clocks itself; a test holds the bundled pathways to these.
+
+Source: clinical.md, "Clock"; clinical_data.md B, "Fixed clocks".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinical_data.case import Case
+
+DAY = 24 * 60  # minutes
+
+
+@dataclass(frozen=True, slots=True)
+class FixedClock:
+    """An anchor of the case, and minutes after it."""
+
+    anchor: str
+    plus_minutes: int = 0
+
+
+_MIMIC = {
+    "triage": FixedClock("triage"),  # ED arrival, or the first triage set where that came later
+    "admission_diagnosis": FixedClock("admission"),
+    "differential": FixedClock("admission", 8 * 60),
+    "workup": FixedClock("admission", 8 * 60),
+    "treatment": FixedClock("admission", DAY),
+    "disposition": FixedClock("admission", DAY),
+    "discharge_diagnosis": FixedClock("end_of_stay"),
+}
+_EICU = {
+    "admission_diagnosis": FixedClock("admission", 6 * 60),
+    "differential": FixedClock("admission", 6 * 60),
+    "workup": FixedClock("admission", 6 * 60),
+    "treatment": FixedClock("admission", DAY),
+    "disposition": FixedClock("admission", DAY),
+    "discharge_diagnosis": FixedClock("end_of_stay"),
+}
+_FHIR = {**_MIMIC, "admission_diagnosis": FixedClock("admission", 6 * 60)}
+_WHOLE = {"discharge_diagnosis": FixedClock("end_of_stay")}  # one consultation: everything is known at once
+
+CLOCKS: dict[str, dict[str, FixedClock]] = {
+    "fhir": _FHIR,
+    "mimic-iv": _MIMIC,
+    "mimic-iii": {**_MIMIC, "triage": FixedClock("ed_arrival")},
+    "meds": {**_MIMIC, "triage": FixedClock("ed_arrival")},
+    "eicu": _EICU,
+    "osce": _WHOLE,
+    "ddxplus": {**_WHOLE, "differential": FixedClock("end_of_stay")},
+}
+
+
+def clock_minute(case: Case, step: str) -> int | None:
+    """Returns the minute of a step's fixed clock in a case; None when its source or its record has none."""
+    clock = CLOCKS.get(case.source, {}).get(step)
+    if clock is None or clock.anchor not in case.anchors:
+        return None
+    return case.anchors[clock.anchor] + clock.plus_minutes
