@@ -11,9 +11,9 @@ from sqlalchemy import Engine, select
 
 from clinical_data.errors import UsageError
 from clinical_data.ground_truth import GroundTruth
-from clinical_data.splits import TRAIN
+from clinical_data.splits import PATIENT_SCHEME, TRAIN
 from clinical_data.store.engine import reading
-from clinical_data.store.tables import cases, patients
+from clinical_data.store.tables import cases, patient_splits
 from clinical_data.vocabulary import Vocabulary
 from evaluation.matching import in_vocabulary, label_classes, principal_label
 from evaluation.metrics import Metric, ScoredStep, accuracy, mean_metric
@@ -35,7 +35,10 @@ class TrainLabel:
 
 
 def train_labels(
-    engine: Engine, truths: Mapping[str, GroundTruth], vocabularies: Mapping[str, Vocabulary]
+    engine: Engine,
+    truths: Mapping[str, GroundTruth],
+    vocabularies: Mapping[str, Vocabulary],
+    scheme: str = PATIENT_SCHEME,
 ) -> list[TrainLabel]:
     """Returns the labels of the train split that some answer of the vocabulary names.
 
@@ -45,8 +48,11 @@ def train_labels(
         engine: the database, whose patients carry their split.
         truths: case id -> truth of one step, of all cases of the database.
         vocabularies: source -> vocabulary.
+        scheme: what the split was drawn by.
     """
-    query = select(cases.c.case_id, cases.c.source, cases.c.patient_id).join(patients).where(patients.c.split == TRAIN)
+    own = cases.join(patient_splits, patient_splits.c.patient_id == cases.c.patient_id)
+    query = select(cases.c.case_id, cases.c.source, cases.c.patient_id).select_from(own)
+    query = query.where(patient_splits.c.scheme == scheme, patient_splits.c.split == TRAIN)
     with reading(engine) as connection:
         rows = connection.execute(query).all()
     found = []

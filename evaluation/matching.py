@@ -1,31 +1,30 @@
 """Compares an answer with the recorded label, level by level.
 
-| vocabulary | levels |
-|---|---|
-| ICD-10-CM | code, category (3 characters), block, chapter |
-| closed, whose entries stand for groups of recorded terms | group |
-| closed, without | term |
+| vocabulary | levels | headline |
+|---|---|---|
+| ICD-10-CM | code, category (3 characters), CCSR group, block, chapter | CCSR group, chapter |
+| closed, whose entries stand for groups of recorded terms | group | group |
+| closed, without | term | term |
 
-A label outside a closed vocabulary is a miss. Of an ICD label that the hierarchy does not know (another release,
-ICD-9) only the code is compared.
+A label outside a closed vocabulary is a miss. An ICD-9-CM label is compared at every level but the code, by the
+ICD-10-CM code that the equivalence mappings give for it (`is_mapped` tells); an ICD-10 label of another country at its
+category. Of an ICD label that the tables do not know only the code is compared, and codes of two systems never agree.
 """
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
-from importlib import import_module
-from types import ModuleType
 
 from clinical_data.case import Coding
+from clinical_data.codes import icd_classes, is_icd10, standard_system
 from clinical_data.ground_truth import GroundTruth, Label
 from clinical_data.vocabulary import Vocabulary, normalise
 from evaluation.record import RunRecord
 from search.trajectory import Status
 
-CODE, CATEGORY, BLOCK, CHAPTER, TERM, GROUP = "code", "category", "block", "chapter", "term", "group"
-LEVELS = (CODE, CATEGORY, BLOCK, CHAPTER, "ccsr", TERM, GROUP)
-_ICD_LEVELS = (CODE, CATEGORY, BLOCK, CHAPTER)
+CODE, CATEGORY, CCSR, BLOCK, CHAPTER, TERM, GROUP = "code", "category", "ccsr", "block", "chapter", "term", "group"
+LEVELS = (CODE, CATEGORY, CCSR, BLOCK, CHAPTER, TERM, GROUP)
+_ICD_LEVELS = (CODE, CATEGORY, CCSR, BLOCK, CHAPTER)
 
 
 def levels_of(vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -33,6 +32,14 @@ def levels_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     if is_icd10(vocabulary.system):
         return _ICD_LEVELS
     return (GROUP,) if vocabulary.groups else (TERM,)
+
+
+def headline_levels(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Returns the levels whose figures may be headlined: for ICD the CCSR group and the chapter.
+
+    Source: clinical.md, "Answer vocabularies": category and code are shown, never headlined.
+    """
+    return (CCSR, CHAPTER) if is_icd10(vocabulary.system) else levels_of(vocabulary)
 
 
 def key_level(vocabulary: Vocabulary) -> str:
@@ -57,8 +64,15 @@ def match(record: RunRecord, truth: GroundTruth | None, vocabulary: Vocabulary) 
     answered: dict[str, str] = {}
     if record.ranked and record.status != Status.FAILED:
         answered = answer_classes(record.ranked[0].code, vocabulary)
-    levels = recorded if is_icd10(vocabulary.system) else levels_of(vocabulary)
-    return {level: int(level in recorded and recorded[level] == answered.get(level)) for level in levels}
+    if not is_icd10(vocabulary.system):
+        return {
+            level: int(level in recorded and recorded[level] == answered.get(level)) for level in levels_of(vocabulary)
+        }
+    found = {level: int(recorded[level] == answered.get(level)) for level in recorded}
+    if CCSR in found and _is_category(answered) and found[CATEGORY]:
+        # The codes of a category may lie in several CCSR groups. Naming the category of the label names its group too.
+        found[CCSR] = 1
+    return found
 
 
 def rank_of_truth(record: RunRecord, truth: GroundTruth | None, vocabulary: Vocabulary) -> int | None:
@@ -128,15 +142,16 @@ def label_classes(label: Label, vocabulary: Vocabulary) -> dict[str, str]:
     """Returns the class of a label per level; empty when it is outside a closed vocabulary."""
     coding = label.coding
     if is_icd10(vocabulary.system):
-        # A code of another system equals no ICD-10 code, whatever its letters.
-        return dict(icd_classes(coding.code)) if is_icd10(coding.system) else {CODE: f"{coding.system}|{coding.code}"}
+        return dict(_icd(coding.system, coding.code, vocabulary.system))
     entry = _member(coding, vocabulary) if vocabulary.groups else _named(coding, vocabulary)
     return {} if entry is None else {levels_of(vocabulary)[0]: entry}
 
 
 def answer_classes(code: str, vocabulary: Vocabulary) -> dict[str, str]:
     """Returns the class of an answer's code per level."""
-    return dict(icd_classes(code)) if is_icd10(vocabulary.system) else {levels_of(vocabulary)[0]: code}
+    if is_icd10(vocabulary.system):
+        return dict(_icd(vocabulary.system, code, vocabulary.system))
+    return {levels_of(vocabulary)[0]: code}
 
 
 def answer_class(code: str, vocabulary: Vocabulary) -> str | None:
@@ -144,38 +159,27 @@ def answer_class(code: str, vocabulary: Vocabulary) -> str | None:
     return answer_classes(code, vocabulary).get(key_level(vocabulary))
 
 
-def is_icd10(system: str) -> bool:
-    """Says whether a code system is ICD-10 or a clinical modification of it."""
-    flat = system.lower().replace("-", "")
-    return "icd10" in flat and "icd10pcs" not in flat
+def is_mapped(label: Label, vocabulary: Vocabulary) -> bool:
+    """Says whether a label is compared by a code that the mapping from ICD-9-CM gave for it."""
+    classes = icd_classes(label.coding) if is_icd10(vocabulary.system) else None
+    return classes is not None and classes.mapped_to is not None
 
 
 @cache
-def icd_classes(code: str) -> tuple[tuple[str, str], ...]:
-    """Returns (level, class) pairs of an ICD-10-CM code: code, category, block, chapter; the code alone if unknown.
-
-    Some blocks hold a single category and bear its name (C50).
-
-    Source: ICD-10-CM tabular list, as packaged by simple_icd_10_cm.
-    """
-    icd = _classification()
-    code = code.strip().upper()
-    only_range = icd.is_chapter_or_block(code) and not icd.is_category_or_subcategory(code)
-    if not icd.is_valid_item(code) or only_range:
-        return ((CODE, code),)
-    code = icd.add_dot(code)
-    line = [code, *icd.get_ancestors(code)]
-    chapter = next(item for item in line if icd.is_chapter(item))
-    block = next((item for item in line if icd.is_block(item)), code[:3])
-    return ((CODE, code), (CATEGORY, code[:3]), (BLOCK, block), (CHAPTER, chapter))
+def _icd(system: str, code: str, among: str) -> tuple[tuple[str, str], ...]:
+    """Returns (level, class) pairs of a coding, as they are compared among codes of the system `among`."""
+    classes = icd_classes(Coding(system, code))
+    if classes is None:
+        return ((CODE, f"{system}|{code}"),)
+    own = classes.coding
+    same = own.system == standard_system(among)
+    found = [(CODE, own.code if same else f"{own.system}|{own.code}")]
+    places = ((CATEGORY, classes.category), (CCSR, classes.ccsr), (BLOCK, classes.block), (CHAPTER, classes.chapter))
+    return (*found, *((level, place) for level, place in places if place is not None))
 
 
-@cache
-def _classification() -> ModuleType:
-    """Returns the package, which reads the whole classification when imported, by a call that Python deprecates."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return import_module("simple_icd_10_cm")
+def _is_category(classes: dict[str, str]) -> bool:
+    return CATEGORY in classes and classes.get(CODE) == classes[CATEGORY]
 
 
 def _member(coding: Coding, vocabulary: Vocabulary) -> str | None:

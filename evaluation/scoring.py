@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from clinical_data.chart import AnswerState
 from clinical_data.ground_truth import GroundTruth
+from clinical_data.splits import PATIENT_SCHEME
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation import baselines, matching
@@ -136,6 +137,7 @@ class _Judge:
         self._vocabularies: dict[str, Vocabulary] = {}
         self._warned: set[str] = set()
         self.used: dict[str, dict[str, Vocabulary]] = defaultdict(dict)
+        self.split_scheme: str = run.config.get("split_scheme", PATIENT_SCHEME)
 
     def truths(self, step: str) -> dict[str, GroundTruth]:
         """Returns case id -> labels of a step, over all cases of the database."""
@@ -260,7 +262,7 @@ def _step_score(
     key_level = levels[0]
     labelled = [s for s in scored if s.labelled]
     metrics = summarise(scored, key_level, seed)
-    train = baselines.train_labels(engine, judge.truths(step), vocabularies)
+    train = baselines.train_labels(engine, judge.truths(step), vocabularies, judge.split_scheme)
     majority = {level: baselines.majority_metric(train, labelled, level, seed) for level in levels}
     marks = baselines.majority_marks(train, labelled, key_level)
     metrics["gain_over_majority_class"] = difference(

@@ -6,16 +6,18 @@ import json
 from collections.abc import Iterator
 from typing import TypedDict
 
-from sqlalchemy import Engine, Row, func, select
+from sqlalchemy import Engine, FromClause, Row, and_, func, select
 
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient
 from clinical_data.errors import UsageError
+from clinical_data.splits import PATIENT_SCHEME, check_scheme
 from clinical_data.store.engine import reading
-from clinical_data.store.tables import cases, findings, patients
+from clinical_data.store.tables import cases, findings, patient_splits, patients
+from clinical_data.store.texts import from_stored
 
 
 class CaseSummary(TypedDict):
-    """One row of `wardstar cases`."""
+    """One row of `wardstar cases`; `split` is empty where the scheme has none for the patient."""
 
     case_id: str
     source: str
@@ -33,13 +35,24 @@ class CaseReader:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def case_ids(self, source: str | None = None, split: str | None = None, limit: int | None = None) -> list[str]:
-        """Returns the ids of the cases of a source and split (None: all), in order of id; at most `limit`."""
-        query = select(cases.c.case_id).join(patients)
+    def case_ids(
+        self,
+        source: str | None = None,
+        split: str | None = None,
+        limit: int | None = None,
+        *,
+        scheme: str = PATIENT_SCHEME,
+    ) -> list[str]:
+        """Returns the ids of the cases of a source and split (None: all), in order of id; at most `limit`.
+
+        Raises:
+            UsageError: no such scheme of splits.
+        """
+        query = select(cases.c.case_id).select_from(_with_splits(scheme))
         if source is not None:
             query = query.where(cases.c.source == source)
         if split is not None:
-            query = query.where(patients.c.split == split)
+            query = query.where(patient_splits.c.split == split)
         with reading(self.engine) as connection:
             ids = sorted(connection.scalars(query))  # sorted here: databases differ in collation
         return ids[:limit]
@@ -76,18 +89,30 @@ class CaseReader:
         for case_id in ids:
             yield self.get(case_id)
 
-    def split(self, case_id: str) -> str:
+    def split(self, case_id: str, *, scheme: str = PATIENT_SCHEME) -> str:
         """Returns the split of the case's patient.
 
         Raises:
-            UsageError: no such case.
+            UsageError: no such scheme or case, or the scheme has no split for the patient (no hospital is recorded).
         """
-        query = select(patients.c.split).join(cases).where(cases.c.case_id == case_id)
+        query = select(cases.c.case_id, patient_splits.c.split).select_from(_with_splits(scheme))
         with reading(self.engine) as connection:
-            found = connection.scalar(query)
+            found = connection.execute(query.where(cases.c.case_id == case_id)).one_or_none()
         if found is None:
             raise UsageError(f"no case {case_id}", hint="`wardstar cases` lists them")
-        return str(found)
+        if found.split is None:
+            raise UsageError(f"case {case_id} has no split in the scheme {scheme}")
+        return str(found.split)
+
+    def split_counts(self, scheme: str = PATIENT_SCHEME) -> dict[str, int]:
+        """Returns the number of patients per split, in order of name.
+
+        Raises:
+            UsageError: no such scheme.
+        """
+        query = select(patient_splits.c.split, func.count()).where(patient_splits.c.scheme == check_scheme(scheme))
+        with reading(self.engine) as connection:
+            return dict(sorted((split, number) for split, number in connection.execute(query.group_by("split"))))
 
     def count(self) -> int:
         """Returns the number of cases."""
@@ -99,8 +124,12 @@ class CaseReader:
         with reading(self.engine) as connection:
             return sorted(connection.scalars(select(cases.c.source).distinct()))
 
-    def summaries(self) -> list[CaseSummary]:
-        """Returns one row per case, in order of id."""
+    def summaries(self, *, scheme: str = PATIENT_SCHEME) -> list[CaseSummary]:
+        """Returns one row per case, in order of id.
+
+        Raises:
+            UsageError: no such scheme of splits.
+        """
         number = (
             select(findings.c.case_id, func.count().label("number")).group_by(findings.c.case_id).subquery("numbers")
         )
@@ -109,11 +138,15 @@ class CaseReader:
             cases.c.source,
             cases.c.source_id,
             cases.c.patient_id,
-            patients.c.split,
+            func.coalesce(patient_splits.c.split, "").label("split"),
             cases.c.age,
             patients.c.sex,
             func.coalesce(number.c.number, 0).label("number"),
-        ).select_from(cases.join(patients).outerjoin(number, number.c.case_id == cases.c.case_id))
+        ).select_from(
+            _with_splits(scheme)
+            .join(patients, patients.c.patient_id == cases.c.patient_id)
+            .outerjoin(number, number.c.case_id == cases.c.case_id)
+        )
         with reading(self.engine) as connection:
             rows = connection.execute(query).all()
         return sorted(
@@ -134,25 +167,36 @@ class CaseReader:
         )
 
 
+def _with_splits(scheme: str) -> FromClause:
+    """Returns cases joined to their patients' splits of a scheme, those without a split included."""
+    own = and_(patient_splits.c.patient_id == cases.c.patient_id, patient_splits.c.scheme == check_scheme(scheme))
+    return cases.outerjoin(patient_splits, own)
+
+
 def _value(number: float | None, text: str | None) -> float | str | None:
     if text is None:
         return number
-    return text if number is None else json.loads(text)
+    return from_stored(text) if number is None else json.loads(text)
 
 
 def _finding(row: Row[tuple[object, ...]]) -> Finding:
     return Finding(
         finding_id=row.finding_id,
         kind=FindingKind(row.kind),
-        code=Coding(row.system, row.code, row.display, row.version),
+        code=Coding(
+            from_stored(row.system),
+            from_stored(row.code),
+            from_stored(row.display),
+            None if row.version is None else from_stored(row.version),
+        ),
         value=_value(row.value_number, row.value_text),
         charted=row.charted,
         available=row.available,
-        unit=row.unit,
+        unit=from_stored(row.unit),
         low=row.low,
         high=row.high,
-        flag=row.flag,
+        flag=from_stored(row.flag),
         pending_from=row.pending_from,
         result_in_source=bool(row.result_in_source),
-        note=row.note,
+        note=from_stored(row.note),
     )

@@ -8,7 +8,6 @@ from clinical_data.store.metadata import metadata
 
 _SPLIT_LIST = ", ".join(f"'{s}'" for s in SPLITS)
 
-# The split is a column of the patient: one person cannot be in two splits.
 patients = Table(
     "patients",
     metadata,
@@ -16,11 +15,21 @@ patients = Table(
     Column("source", Text, nullable=False),
     Column("source_id", Text, nullable=False),
     Column("sex", Text, nullable=False),
-    Column("split", Text, nullable=False),
     Unique("source", "source_id"),
+)
+
+# The key makes it impossible that a person is in two splits of a scheme. A patient without a hospital has no row in the
+# scheme `hospital`.
+patient_splits = Table(
+    "patient_splits",
+    metadata,
+    Column("scheme", Text, primary_key=True),
+    Column("patient_id", Text, ForeignKey("patients.patient_id", ondelete="CASCADE"), primary_key=True),
+    Column("split", Text, nullable=False),
     CheckConstraint(f"split IN ({_SPLIT_LIST})", name="split"),
 )
 
+# `import_id`: the import that last wrote the case, or found it unchanged.
 cases = Table(
     "cases",
     metadata,
@@ -34,6 +43,7 @@ cases = Table(
     Column("context_json", Text, nullable=False),
     Column("attributes_json", Text, nullable=False),
     Column("content_hash", Text, nullable=False),
+    Column("import_id", Integer, ForeignKey("imports.import_id", ondelete="SET NULL"), index=True),
     Unique("source", "source_id"),
 )
 
@@ -91,6 +101,7 @@ ground_truth_labels = Table(
     ForeignKeyConstraint(["case_id", "step"], ["ground_truth.case_id", "ground_truth.step"], ondelete="CASCADE"),
 )
 
+# `fingerprint` tells what is imported and how; `progress_json` holds what an unfinished import counted so far.
 imports = Table(
     "imports",
     metadata,
@@ -100,8 +111,11 @@ imports = Table(
     Column("started", Text, nullable=False),
     Column("finished", Text),
     Column("counts_json", Text),
+    Column("fingerprint", Text),
+    Column("progress_json", Text),
 )
 
+# `case_id` is set for trouble within a case that is stored all the same.
 quarantine = Table(
     "quarantine",
     metadata,
@@ -111,5 +125,6 @@ quarantine = Table(
     Column("line", Integer),
     Column("reason", Text, nullable=False),
     Column("resource", Text, nullable=False),
+    Column("case_id", Text),
     Index(None, "import_id"),
 )

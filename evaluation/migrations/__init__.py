@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect
 
 from clinical_data.errors import StorageError
-from clinical_data.store.engine import name_of, reading, writing
+from clinical_data.store.engine import name_of, reading, rebuilding
 
 __all__ = ["check", "downgrade", "upgrade"]
 
@@ -52,7 +52,7 @@ def upgrade(engine: Engine) -> None:
     with reading(engine) as connection:
         if MigrationContext.configure(connection).get_current_revision() == _scripts().get_current_head():
             return
-    with writing(engine) as connection:
+    with rebuilding(engine) as connection:
         command.upgrade(_config(connection), "head")
 
 
@@ -62,7 +62,7 @@ def downgrade(engine: Engine, revision: str) -> None:
     Raises:
         StorageError: the database failed; it is left as it was.
     """
-    with writing(engine) as connection:
+    with rebuilding(engine) as connection:
         command.downgrade(_config(connection), revision)
 
 

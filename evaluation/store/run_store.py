@@ -236,10 +236,10 @@ class RunStore:
         with reading(self.engine) as connection:
             case_ids = sorted(connection.scalars(select(c.case_id).where(c.run_id == run_id).distinct()))
         for case_id in case_ids:
-            query = select(*columns).where(c.run_id == run_id, c.case_id == case_id)
+            query = select(*columns, c.created).where(c.run_id == run_id, c.case_id == case_id)
             with reading(self.engine) as connection:
-                rows = connection.execute(query.order_by(c.created, c.step, c.occurrence)).all()
-            yield from rows
+                rows = connection.execute(query).all()
+            yield from sorted(rows, key=lambda r: (r.created, r.step, r.occurrence))
 
 
 def canonical_json(value: object) -> str:

@@ -7,9 +7,11 @@ from clinical_data.case import Coding
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.vocabulary import load_vocabulary
 from evaluation.matching import (
+    LEVELS,
     credit,
-    icd_classes,
+    headline_levels,
     in_vocabulary,
+    is_mapped,
     key_level,
     levels_of,
     match,
@@ -18,17 +20,30 @@ from evaluation.matching import (
     truth_rows,
 )
 
+ICD9 = "http://hl7.org/fhir/sid/icd-9-cm"
+
+
+def levels(code, category, ccsr, block, chapter):
+    return {"code": code, "category": category, "ccsr": ccsr, "block": block, "chapter": chapter}
+
 
 @pytest.mark.parametrize(
     ("answer", "label", "expected"),
     [
-        # J18 and J13 share the block J09-J18 and chapter 10; J44 only the chapter; I50 nothing.
-        ("J18", "J18", {"code": 1, "category": 1, "block": 1, "chapter": 1}),
-        ("J18", "J18.9", {"code": 0, "category": 1, "block": 1, "chapter": 1}),
-        ("J18.9", "J189", {"code": 1, "category": 1, "block": 1, "chapter": 1}),
-        ("J13", "J18.9", {"code": 0, "category": 0, "block": 1, "chapter": 1}),
-        ("J44", "J18.9", {"code": 0, "category": 0, "block": 0, "chapter": 1}),
-        ("I50", "J18.9", {"code": 0, "category": 0, "block": 0, "chapter": 0}),
+        # J18 and J17 share CCSR group, block and chapter; J13 only block and chapter; J44 the chapter; I50 nothing.
+        ("J18", "J18", levels(1, 1, 1, 1, 1)),
+        ("J18", "J18.9", levels(0, 1, 1, 1, 1)),
+        ("J18.9", "J189", levels(1, 1, 1, 1, 1)),
+        ("J17", "J18.9", levels(0, 0, 1, 1, 1)),
+        ("J13", "J18.9", levels(0, 0, 0, 1, 1)),
+        ("J44", "J18.9", levels(0, 0, 0, 0, 1)),
+        ("I50", "J18.9", levels(0, 0, 0, 0, 0)),
+        # Hypostatic pneumonia (J18.2) is of another CCSR group than most of J18: the category names it, J18.9 does not.
+        ("J18", "J18.2", levels(0, 1, 1, 1, 1)),
+        ("J18.9", "J18.2", levels(0, 1, 0, 1, 1)),
+        # No group holds most of K92: it names the group of a label of its own, and of no other.
+        ("K92", "K92.2", levels(0, 1, 1, 1, 1)),
+        ("K92", "K25.4", levels(0, 0, 0, 0, 1)),
         # Not in ICD-10-CM: only the code is compared.
         ("J18", "J18.97", {"code": 0}),
         ("J18.97", "J18.97", {"code": 1}),
@@ -38,16 +53,45 @@ def test_icd_levels(answer, label, expected):
     assert match(record_of(answer), truth_of(label), WARD) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "label", "expected"),
+    [
+        ("J18", "486", levels(0, 1, 1, 1, 1)),  # J18.9 by the mapping
+        ("J18.9", "486", levels(0, 1, 1, 1, 1)),  # never the code: it is of another system
+        ("I50", "486", levels(0, 0, 0, 0, 0)),
+        ("J18", "E850.3", {"code": 0}),  # nothing to map to
+        ("J18", "J18.9", {"code": 0}),  # no ICD-9-CM code
+    ],
+)
+def test_icd9_labels_are_compared_through_the_mapping(answer, label, expected):
+    truth = truth_of(label, system=ICD9)
+    assert match(record_of(answer), truth, WARD) == expected
+    assert is_mapped(truth.labels[0], WARD) == (len(expected) > 1)
+
+
+def test_what_is_mapped_is_flagged():
+    assert not is_mapped(truth_of("J18.9").labels[0], WARD)
+    assert not is_mapped(truth_of("486", system=ICD9).labels[0], GROUPED)
+    assert in_vocabulary(truth_of("486", system=ICD9), WARD)
+    assert rank_of_truth(record_of("I50", "J18"), truth_of("486", system=ICD9), WARD) == 2
+
+
+def test_a_label_of_another_country_is_compared_at_its_category():
+    gm = "http://fhir.de/CodeSystem/bfarm/icd-10-gm"
+    assert match(record_of("J18.9"), truth_of("J18.9", system=gm), WARD) == {"code": 0, "category": 1}
+    assert match(record_of("I50"), truth_of("J18.9", system=gm), WARD) == {"code": 0, "category": 0}
+
+
 def test_a_code_of_another_system_is_never_equal():
-    icd9 = "http://hl7.org/fhir/sid/icd-9-cm"
-    assert match(record_of("486"), truth_of("486", system=icd9), WARD) == {"code": 0}
-    assert not in_vocabulary(truth_of("486", system=icd9), WARD)
+    snomed = "http://snomed.info/sct"
+    assert match(record_of("J18"), truth_of("J18", system=snomed), WARD) == {"code": 0}
+    assert not in_vocabulary(truth_of("J18", system=snomed), WARD)
 
 
-def test_icd_classes_follow_the_classification():
-    assert dict(icd_classes("s72.001a")) == {"code": "S72.001A", "category": "S72", "block": "S70-S79", "chapter": "19"}
-    assert dict(icd_classes("C50.911"))["block"] == "C50"  # a block of one category
-    assert dict(icd_classes("J09-J18")) == {"code": "J09-J18"}  # a block is no diagnosis
+def test_headlines_are_ccsr_and_chapter():
+    assert headline_levels(WARD) == ("ccsr", "chapter")
+    assert headline_levels(GROUPED) == ("group",)
+    assert set(headline_levels(WARD)) < set(levels_of(WARD)) < set(LEVELS)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +109,7 @@ def test_icd_classes_follow_the_classification():
 def test_every_status_is_scored(status, codes, expected):
     found = match(record_of(*codes, status=status), truth_of("J18.9"), WARD)
     assert found["category"] == expected
-    assert set(found) == {"code", "category", "block", "chapter"}
+    assert set(found) == {"code", "category", "ccsr", "block", "chapter"}
 
 
 def test_nothing_to_score():
@@ -130,9 +174,11 @@ def test_truth_rows():
 def test_bundled_vocabularies():
     groups, ward = load_vocabulary("eicu-admission-groups"), load_vocabulary("general-ward-icd10")
     assert levels_of(groups) == ("group",)
-    assert levels_of(ward) == ("code", "category", "block", "chapter")
+    assert levels_of(ward) == ("code", "category", "ccsr", "block", "chapter")
     for term, group in groups.members.items():
         recorded = truth_of(term, system="wardstar:eicu/admissiondx")
         assert match(record_of(group), recorded, groups) == {"group": 1}
     for entry in ward.entries:  # every answer has a place in the classification
-        assert match(record_of(entry.code), truth_of(entry.code), ward) == dict.fromkeys(levels_of(ward), 1)
+        found = match(record_of(entry.code), truth_of(entry.code), ward)
+        assert found == {level: 1 for level in levels_of(ward) if level in found}
+        assert set(levels_of(ward)) - set(found) <= {"ccsr"}  # codes of a category may lie in several groups

@@ -2,11 +2,10 @@
 
 import json
 import math
-import sqlite3
 
 import pytest
 from run_records import record_of
-from sqlalchemy import select, update
+from sqlalchemy import create_engine, select, update
 
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.engine import reading, writing
@@ -25,8 +24,8 @@ CALLS = [
 
 
 @pytest.fixture
-def store(tmp_path):
-    engine = open_database(f"sqlite:///{tmp_path / 'w.db'}", create=True)
+def store(database_url):
+    engine = open_database(database_url, create=True)
     yield RunStore(engine)
     engine.dispose()
 
@@ -37,10 +36,10 @@ def run(store):
 
 
 def test_begin_commits_at_once(store, run):
-    path = store.engine.url.database
-    with sqlite3.connect(path) as other:
-        assert other.execute("SELECT name, status FROM runs").fetchall() == [("r", "running")]
-    other.close()
+    other = create_engine(store.engine.url)
+    with other.connect() as connection:
+        assert connection.exec_driver_sql("SELECT name, status FROM runs").all() == [("r", "running")]
+    other.dispose()
 
 
 def test_the_same_configuration_resumes(store, run):
