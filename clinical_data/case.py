@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Encounter:
 
     Attributes:
         encounter_id: the source's own key.
-        kind: `inpatient`, `emergency`, `icu` or `observation`.
+        kind: `inpatient`, `emergency`, `icu`, `observation` or `consultation` (a scenario without a stay).
         start, end: minutes relative to the start of the case; end None while unknown.
     """
 
@@ -133,7 +135,7 @@ class Case:
         patient: the person.
         age: years at the start of the case, None when unknown; ages above 89 read 90 (HIPAA Safe Harbor).
         encounters: own stay first, then parts in order of start.
-        anchors: named minutes that clocks refer to (`admission`, `ed_arrival`, `ed_departure`,
+        anchors: named minutes that clocks refer to (`triage`, `ed_arrival`, `ed_departure`, `admission`,
             `end_of_stay`); the start of the case is minute 0.
         context: facts of the admission itself that are known at once (`admission_source`, `unit_type`).
         findings: sorted by (available, finding_id).
@@ -154,8 +156,17 @@ class Case:
     @property
     def content_hash(self) -> str:
         """sha256 over the whole case; equal content gives equal hash in any process."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return content_digest(self)
+
+
+def content_digest(value: object) -> str:
+    """Returns the sha256 over the JSON form of dataclasses, lists, dicts, texts and numbers."""
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer beyond 64 bits, or a lone surrogate: rare, and still to be told apart
+        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        text = json.dumps(plain, sort_keys=True).encode("ascii")
+    return hashlib.sha256(text).hexdigest()
 
 
 def make_id(source: str, source_id: str) -> str:

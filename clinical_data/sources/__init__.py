@@ -49,13 +49,42 @@ class ImportLog:
     unused: Counter[str] = field(default_factory=Counter)
 
 
+def _nothing_stored(case_id: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJob:
+    """How a source is to be read.
+
+    Attributes:
+        workspace: private folder that outlives a kill, in which a source stages what it reads and from which it goes
+            on at the next try; None: a temporary folder.
+        stored: says whether a case of this id is stored already by this very import; a source skips it unbuilt.
+        condition_rank: file with the ranks of FHIR Conditions.
+    """
+
+    workspace: Path | None = None
+    stored: Callable[[str], bool] = _nothing_stored
+    condition_rank: Path | None = None
+
+
 class Source(Protocol):
-    """A kind of record that can be imported."""
+    """A kind of record that can be imported.
+
+    Attributes:
+        name: the source's name in case ids and on the command line.
+        stages: whether it reads everything into the job's workspace before it yields the first case. One that does not
+            simply starts again after a kill; storing a case twice changes nothing.
+    """
 
     name: str
+    stages: bool
 
-    def read(self, path: Path, log: ImportLog) -> Iterator[LabelledCase]:
-        """Yields the cases of a file or folder.
+    def read(self, path: Path, log: ImportLog, job: ImportJob = ImportJob()) -> Iterator[LabelledCase]:
+        """Yields the cases of a file or folder, in an order that the content alone decides.
+
+        What was staged in an earlier try is not read again, but reported to the log again, as if it had been.
 
         Raises:
             BadInputError: the path is missing or is no data of this source.

@@ -9,6 +9,7 @@ import html
 import re
 from functools import lru_cache
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 NO_HEALTH_PROBLEMS = "No Health Problems"
 _EXAM_ROOT = "notes/Progress Notes/Physical Exam/Physical Exam/"
 _SYSTEMS = {
@@ -140,6 +141,7 @@ _DONE = tuple(
 )
 
 
+@lru_cache(maxsize=65536)
 def clean(text: str | None) -> str:
     """Returns a text with entities resolved and single spaces; empty for None."""
     return " ".join(html.unescape(text).split()) if text else ""
@@ -147,9 +149,10 @@ def clean(text: str | None) -> str:
 
 def number_or_text(text: str) -> float | str:
     """Returns a finite number where the text is one (also `+5`), else the text."""
-    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else text
+    return float(text) if _NUMBER.fullmatch(text) else text
 
 
+@lru_cache(maxsize=65536)
 def plain(text: str) -> str:
     """Returns words in lower case where only their first letter was a capital; abbreviations stay."""
     text = clean(text)
@@ -284,6 +287,7 @@ def done(treatment: str) -> str | None:
     return next((code for pattern, code in _DONE if pattern.search(treatment)), None)
 
 
+@lru_cache(maxsize=4096)
 def treatment(path: str) -> str:
     """Returns the display of a treatment string: its last two parts."""
     return ", ".join(plain(p) for p in path.split("|")[-2:])

@@ -5,14 +5,11 @@ Source: docs of the clinical rules ("What is one case", "Clock", "Recorded label
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator
 
 from clinical_data.case import (
     Case,
     Coding,
-    Encounter,
     Finding,
     FindingKind,
     Patient,
@@ -20,140 +17,104 @@ from clinical_data.case import (
     make_id,
     sort_findings,
 )
-from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
-from clinical_data.sources.fhir_reduce import CONDITION_RULES, StagedEncounter, StagedFact
+from clinical_data.catalogue import Catalogue
+from clinical_data.clocks import DAY
+from clinical_data.ground_truth import LabelledCase
+from clinical_data.sources.fhir_cultures import join_cultures
+from clinical_data.sources.fhir_reduce import CONDITION_RULES, TRUTH_RULES, StagedFact
 from clinical_data.sources.fhir_stage import Stage
-from clinical_data.sources.fhir_times import CaseClock, age_at, parse_moment
+from clinical_data.sources.fhir_stay import Stay, Stays, id_part, wall
+from clinical_data.sources.fhir_times import age_at, parse_moment
+from clinical_data.sources.fhir_truth import truth_of
 
 SOURCE = "fhir"
-DAY = 24 * 60  # minutes
 
 # Minutes from observation to result where the record does not say; 95th percentiles (clinical.md, "Clock"). An imaging
 # report has no measured lag: a day.
 _LAG = {
     FindingKind.LABORATORY: 240,
-    FindingKind.MICROBIOLOGY: 9 * 1440,
-    FindingKind.IMAGING: 1440,
+    FindingKind.MICROBIOLOGY: 9 * DAY,
+    FindingKind.IMAGING: DAY,
 }
+_AMENDED_LAG = DAY  # at least, for a value that was changed at a time that the record does not say
 _LASTING = (FindingKind.ALLERGY, FindingKind.FAMILY)  # stay true after the stay in which they were recorded
+
+_KINDS = {kind.value: kind for kind in FindingKind}
 
 Times = tuple[int, int, int | None]  # charted, available, pending_from
 
 
-@dataclass(frozen=True, slots=True)
-class _Stay:
-    """One case to be: its own encounter, its parts, its clock.
+class PatientCases:
+    """The cases of one patient.
 
     Attributes:
-        end: minute of the end of stay, None while unknown.
-        limit: last minute at which a fact without an encounter may belong to the case: the end of stay, or the start of
-            the patient's next case where the end is unknown, or None.
+        lost_parts: how many encounters name a parent that is no case.
     """
 
-    own: StagedEncounter
-    parts: tuple[StagedEncounter, ...]
-    clock: CaseClock
-    end: int | None
-    limit: int | None
-    labels: frozenset[str]
-
-    @property
-    def first(self) -> int:
-        """Returns the first minute of the stay, its parts included."""
-        return min([0, *(self.clock.begun_at(parse_moment(p.start).earliest) for p in self.parts)])
-
-
-class PatientCases:
-    """The cases of one patient."""
-
-    def __init__(self, stage: Stage, patient: str) -> None:
+    def __init__(self, stage: Stage, patient: str, catalogue: Catalogue) -> None:
         self._stage = stage
         self._key = patient
-        self._person = stage.person(patient)
-        encounters = {e.key: e for e in stage.encounters(patient)}
-        self._root = {key: self._root_of(key, encounters) for key in encounters}
-        self._stays = self._make_stays(encounters)
+        self._catalogue = catalogue
+        self._stays = Stays(stage, patient)
+        self.lost_parts = self._stays.lost
 
-    def cases(self) -> Iterator[LabelledCase]:
-        """Yields the patient's cases in order of their start."""
-        facts = list(self._stage.facts(self._key)) if self._stays else []
-        owners = [self._root.get(self._stage.resolve(f.encounter), "") if f.encounter else "" for f in facts]
-        for stay in self._stays.values():
-            yield self._case(stay, facts, owners)
+    def cases(self, stored: Callable[[str], bool]) -> Iterator[LabelledCase]:
+        """Yields the patient's cases in order of their start, but for those that are stored already."""
+        wanted = [s for s in self._stays.of.values() if not stored(_case_id(s))]
+        if not wanted:
+            return
+        facts, members = join_cultures(self._stage.facts(self._key), self._stage)
+        own: dict[str, list[StagedFact]] = {key: [] for key in self._stays.of}
+        shared: list[tuple[StagedFact, str]] = []  # what more than one stay may see
+        for fact in facts:
+            owner = self._stays.owner(fact.encounter)
+            if owner in own:
+                own[owner].append(fact)
+            if owner not in own or fact.rule in CONDITION_RULES or fact.kind in _LASTING:
+                shared.append((fact, owner))
+        person = self._stage.person(self._key)
+        for stay in wanted:
+            key = stay.own.key
+            of_others = [(fact, owner) for fact, owner in shared if owner != key]
+            yield self._case(stay, own[key], of_others, members, person)
 
-    @property
-    def lost_parts(self) -> int:
-        """Returns how many parts name a parent that is no case."""
-        return sum(not root for root in self._root.values())
-
-    def _root_of(self, key: str, encounters: dict[str, StagedEncounter]) -> str:
-        """Returns the case that an encounter belongs to: `other` when it is no part of any, empty when lost."""
-        seen: set[str] = set()
-        while key in encounters and key not in seen:
-            seen.add(key)
-            one = encounters[key]
-            if one.is_case:
-                return key
-            if not one.parent:
-                return "other"
-            key = self._stage.resolve(one.parent)
-        return ""
-
-    def _make_stays(self, encounters: dict[str, StagedEncounter]) -> dict[str, _Stay]:
-        own = [e for e in encounters.values() if e.is_case]
-        own.sort(key=lambda e: (_wall(e.start), e.key))
-        stays: dict[str, _Stay] = {}
-        for index, one in enumerate(own):
-            clock = CaseClock(parse_moment(one.start).earliest)
-            parts = [e for e in encounters.values() if e is not one and self._root[e.key] == one.key]
-            parts.sort(key=lambda e: (_wall(e.start), e.key))
-            end = clock.known_by(parse_moment(one.end).latest) if one.end else None
-            after = own[index + 1 : index + 2]
-            following = clock.begun_at(parse_moment(after[0].start).earliest) if after else None
-            stays[one.key] = _Stay(
-                own=one,
-                parts=tuple(parts),
-                clock=clock,
-                end=end,
-                limit=end if end is not None else following,
-                labels=frozenset(self._stage.resolve(r) for e in (one, *parts) for _, _, r in e.diagnoses),
-            )
-        return stays
-
-    def _case(self, stay: _Stay, facts: list[StagedFact], owners: list[str]) -> LabelledCase:
-        source_id = _id_part(stay.own.key)
-        case_id = make_id(SOURCE, source_id)
-        person_id = _id_part(self._key)
-        findings: dict[str, Finding] = {}
-        for fact, owner in zip(facts, owners, strict=True):
-            finding = self._finding(stay, fact, owner)
-            if finding is not None:
-                findings.setdefault(finding.finding_id, finding)
+    def _case(
+        self,
+        stay: Stay,
+        own: list[StagedFact],
+        of_others: list[tuple[StagedFact, str]],
+        members: dict[str, list[StagedFact]],
+        person: dict[str, str | None],
+    ) -> LabelledCase:
+        person_id = id_part(self._key)
+        owned = [*((fact, stay.own.key) for fact in own), *of_others]
+        found = [f for fact, owner in owned if (f := self._finding(stay, fact, owner, members.get(fact.key, [])))]
+        found += self._earlier_stays(stay)
+        findings = sort_findings(list({f.finding_id: f for f in found}.values()))
         case = Case(
-            case_id=case_id,
+            case_id=_case_id(stay),
             source=SOURCE,
-            source_id=source_id,
-            patient=Patient(make_id(SOURCE, person_id), SOURCE, person_id, self._person.get("sex") or "unknown"),
-            age=age_at(stay.clock.start, self._person.get("birth")),
-            encounters=_encounters(stay),
-            anchors=_anchors(stay),
+            source_id=id_part(stay.own.key),
+            patient=Patient(make_id(SOURCE, person_id), SOURCE, person_id, person.get("sex") or "unknown"),
+            age=age_at(stay.clock.start, person.get("birth")),
+            encounters=stay.encounters(),
+            anchors=stay.anchors(findings),
             context={"admission_source": stay.own.admit_source} if stay.own.admit_source else {},
-            findings=sort_findings(list(findings.values())),
+            findings=findings,
         )
-        return LabelledCase(case, {t.step: t for t in self._truth(stay, case_id)})
+        return LabelledCase(case, truth_of(case, stay, own, self._stage, self._catalogue))
 
-    def _finding(self, stay: _Stay, fact: StagedFact, owner: str) -> Finding | None:
-        if (
-            owner in self._stays
-            and owner != stay.own.key
-            and not (fact.rule in CONDITION_RULES or fact.kind in _LASTING)
-        ):
-            return None  # of another admission
+    def _finding(self, stay: Stay, fact: StagedFact, owner: str, members: list[StagedFact]) -> Finding | None:
+        if fact.rule in TRUTH_RULES:
+            return None
+        stays = self._stays.of
         times = self._condition_times(stay, fact, owner) if fact.rule in CONDITION_RULES else _times(stay, fact)
-        kind = FindingKind(fact.kind)
+        kind = _KINDS[fact.kind]
         if times is not None and kind is FindingKind.MEDICATION_HOME and fact.charted and times[0] >= stay.first:
             kind = FindingKind.TREATMENT  # begun in the stay, whatever the statement calls it
-        if times is None or not _belongs(stay, kind, fact, owner, times, self._stays):
+        if times is not None and members:
+            times = _last_result(stay, times, members)
+        if times is None or not _belongs(stay, kind, fact, owner, times, stays):
             return None
         charted, available, pending = times
         own = owner == stay.own.key
@@ -161,11 +122,9 @@ class PatientCases:
             if stay.end is None:
                 return None
             available = max(available, stay.end)
-        if fact.rule in ("billed", "procedure") and not own and available <= 0:
+        if fact.rule in ("billed", "procedure") and kind is FindingKind.TREATMENT and not own and available <= 0:
             kind = FindingKind.PROCEDURE
-        code = Coding(*fact.code)
-        if fact.medication:
-            code = self._stage.medication(fact.medication) or code
+        code = self._drug(fact) if fact.medication else Coding(*fact.code)
         if not code.code:
             return None
         return Finding(
@@ -184,7 +143,35 @@ class PatientCases:
             note=fact.note,
         )
 
-    def _condition_times(self, stay: _Stay, fact: StagedFact, owner: str) -> Times | None:
+    def _drug(self, fact: StagedFact) -> Coding:
+        found = self._stage.medication(fact.medication)
+        if found is not None:
+            return found
+        system, code, display, version = fact.code
+        return Coding(system, code, display or code, version)
+
+    def _earlier_stays(self, stay: Stay) -> Iterator[Finding]:
+        """Yields the admissions that ended before this one began, without their diagnoses; known from their end."""
+        for earlier in self._stays.of.values():
+            if earlier is stay or earlier.end is None:
+                continue
+            begun = stay.clock.begun_at(parse_moment(earlier.own.start).earliest)
+            ended = stay.clock.known_by(parse_moment(earlier.own.end).latest)
+            if ended > stay.first:
+                continue
+            days, ago = round((ended - begun) / DAY), (stay.first - ended) // DAY
+            lasted = f"{days} day{'s' * (days != 1)}" if days else "less than a day"
+            yield Finding(
+                finding_id=make_finding_id(SOURCE, "prior_admission", earlier.own.key),
+                kind=FindingKind.HISTORY,
+                code=Coding("wardstar:fhir/encounter", "prior_admission", "prior admission"),
+                value=f"{earlier.kind}, {lasted}, ended {ago} day{'s' * (ago != 1)} before",
+                charted=ended,
+                available=ended,
+                note=earlier.own.key,
+            )
+
+    def _condition_times(self, stay: Stay, fact: StagedFact, owner: str) -> Times | None:
         """Returns when a Condition becomes visible to a case, None for never.
 
         Codes of the same case are never visible; codes of an earlier admission from its end. A stay that ended less
@@ -193,12 +180,13 @@ class PatientCases:
         entry only an onset long before the stay tells that a problem is an old one.
         Source: clinical.md, "Clock"; stricter where the record is ambiguous.
         """
+        stays = self._stays.of
         if fact.key in stay.labels or owner == stay.own.key:
             return None
-        owner = owner if owner in self._stays else next((k for k, s in self._stays.items() if fact.key in s.labels), "")
+        owner = owner if owner in stays else next((k for k, s in stays.items() if fact.key in s.labels), "")
         times = _times(stay, fact)
         if owner:
-            earlier = self._stays[owner].own
+            earlier = stays[owner].own
             if not earlier.end:
                 return None
             ended = stay.clock.known_by(parse_moment(earlier.end).latest)
@@ -210,50 +198,18 @@ class PatientCases:
         latest = stay.first - 1 if fact.known else stay.first - 30 * DAY
         return times if times[1] <= latest else None
 
-    def _truth(self, stay: _Stay, case_id: str) -> Iterator[GroundTruth]:
-        admission = self._labels(stay, ("AD",), Strength.RECORDED_AT_TIME)
-        discharge = self._labels(stay, ("DD", "CM"), Strength.RECORDED_LATER)
-        for step, (labels, reason) in {"admission_diagnosis": admission, "discharge_diagnosis": discharge}.items():
-            yield GroundTruth(case_id, step, labels, reason)
 
-    def _labels(self, stay: _Stay, uses: tuple[str, ...], strength: Strength) -> tuple[tuple[Label, ...], str]:
-        """Returns the labels of these uses in order of use and rank, or none and the reason.
-
-        The first use must be there: comorbidities alone name no discharge diagnosis.
-        """
-        wanted = [
-            (uses.index(use), rank if rank is not None else 10**6, place, reference)
-            for place, (use, rank, reference) in enumerate(stay.own.diagnoses)
-            if use in uses
-        ]
-        labels: list[Label] = []
-        trouble = ""
-        for order, _, _, reference in sorted(wanted):
-            found = self._stage.condition(reference)
-            if found is None or found.code is None:
-                what = "is not in the import" if found is None else "has no code"
-                trouble = trouble or f"{_shown(reference)} {what}"
-                if order == 0 and not labels:
-                    trouble = f"{_shown(reference)} {what}"
-                continue
-            if order and not labels:
-                break
-            entered = stay.clock.known_by(parse_moment(found.recorded).latest) if found.recorded else None
-            labels.append(
-                Label(Coding(*found.code), strength, len(labels) + 1, entered, self._stage.resolve(reference))
-            )
-        if labels:
-            return tuple(labels), ""
-        return (), trouble or f"Encounter.diagnosis has no use {uses[0]}"
+def _case_id(stay: Stay) -> str:
+    return make_id(SOURCE, id_part(stay.own.key))
 
 
-def _times(stay: _Stay, fact: StagedFact) -> Times | None:
+def _times(stay: Stay, fact: StagedFact) -> Times | None:
     """Returns charted, available and pending minutes of a fact, None when the record has no time for it.
 
     Source: clinical.md, "Clock": issued or entered; if missing, the charted time plus the lag of that kind; if only a
     date is known, the end of that day.
     """
-    clock, kind = stay.clock, FindingKind(fact.kind)
+    clock, kind = stay.clock, _KINDS[fact.kind]
     known = parse_moment(fact.known) if fact.known else None
     if not fact.charted:
         if known is None:
@@ -266,14 +222,29 @@ def _times(stay: _Stay, fact: StagedFact) -> Times | None:
     if known is not None:
         available = max(charted, over, clock.known_by(known.latest))
     else:
-        available = max(collected, over) + _LAG.get(kind, 0)
+        lag = _LAG.get(kind, 0)
+        available = max(collected, over) + (max(lag, _AMENDED_LAG) if fact.amended else lag)
     pending = collected if kind in _LAG and collected < available else None
     return charted, available, pending
 
 
-def _belongs(
-    stay: _Stay, kind: FindingKind, fact: StagedFact, owner: str, times: Times, stays: dict[str, _Stay]
-) -> bool:
+def _last_result(stay: Stay, times: Times, members: list[StagedFact]) -> Times:
+    """Returns the times of a culture: its value is known when the last organism and susceptibility was.
+
+    One without a time of issue is known nine days after the collection of the culture, or from its own time if later.
+    """
+    charted, available, pending = times
+    collected = charted if pending is None else pending
+    for member in members:
+        seen = parse_moment(member.known or member.charted) if member.known or member.charted else None
+        minute = stay.clock.known_by(seen.latest) if seen else collected
+        if not member.known:
+            minute = max(minute, collected + _LAG[FindingKind.MICROBIOLOGY])
+        available = max(available, minute)
+    return charted, available, collected if collected < available else None
+
+
+def _belongs(stay: Stay, kind: FindingKind, fact: StagedFact, owner: str, times: Times, stays: dict[str, Stay]) -> bool:
     """Says whether a fact is part of a case: by its encounter, else by patient and time."""
     charted, available, pending = times
     if owner == stay.own.key:
@@ -281,7 +252,7 @@ def _belongs(
     if fact.rule in CONDITION_RULES:
         return stay.limit is None or available <= stay.limit
     if owner in stays:  # of another admission
-        return kind in _LASTING and _wall(stays[owner].own.start) < _wall(stay.own.start) and _by(stay, available)
+        return kind in _LASTING and wall(stays[owner].own.start) < wall(stay.own.start) and _by(stay, available)
     if fact.rule == "billed":
         return available <= 0
     if kind is FindingKind.TREATMENT and (fact.rule != "procedure" or available > 0):
@@ -289,48 +260,5 @@ def _belongs(
     return _by(stay, available if pending is None else pending)
 
 
-def _by(stay: _Stay, minute: int) -> bool:
+def _by(stay: Stay, minute: int) -> bool:
     return stay.limit is None or minute <= stay.limit
-
-
-def _encounters(stay: _Stay) -> tuple[Encounter, ...]:
-    own = Encounter(_id_part(stay.own.key), _own_kind(stay), 0, stay.end)
-    parts = []
-    for part in stay.parts:
-        end = stay.clock.known_by(parse_moment(part.end).latest) if part.end else None
-        start = stay.clock.begun_at(parse_moment(part.start).earliest)
-        parts.append(Encounter(_id_part(part.key), part.kind, start, end))
-    return (own, *parts)
-
-
-def _own_kind(stay: _Stay) -> str:
-    """Returns the kind of the whole stay: an emergency that has an ED part, or a service, was admitted."""
-    if stay.own.kind == "emergency" and (stay.own.has_service or any(p.kind == "emergency" for p in stay.parts)):
-        return "inpatient"
-    return stay.own.kind
-
-
-def _anchors(stay: _Stay) -> dict[str, int]:
-    anchors = {"admission": 0}
-    encounters = _encounters(stay)
-    emergency = next((e for e in (*encounters[1:], encounters[0]) if e.kind == "emergency"), None)
-    if emergency is not None:
-        anchors["ed_arrival"] = emergency.start
-        if emergency.end is not None:
-            anchors["ed_departure"] = emergency.end
-    if stay.end is not None:
-        anchors["end_of_stay"] = stay.end
-    return anchors
-
-
-def _wall(text: str) -> datetime:
-    """Returns the wall-clock reading of a time, which orders a patient's stays with and without zone."""
-    return parse_moment(text).earliest.replace(tzinfo=None)
-
-
-def _id_part(key: str) -> str:
-    return key.rsplit(":" if key.startswith("urn:") else "/", 1)[-1]
-
-
-def _shown(reference: str) -> str:
-    return reference or "a diagnosis without reference"

@@ -1,6 +1,7 @@
-"""Reads FHIR JSON from disk piece by piece: Bundle, single resource, ndjson; plain or gzip.
+"""Cuts FHIR files into pieces, unparsed: lines of ndjson, entries of a Bundle, single resources; plain or gzip.
 
-A file of any size is read in bounded memory: ndjson line by line, a Bundle entry by entry.
+A file of any size is read in bounded memory: ndjson line by line, a Bundle entry by entry, no piece above 64 MiB, and
+never more than 4 GiB without a piece to show for it.
 """
 
 from __future__ import annotations
@@ -11,35 +12,37 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 
 from clinical_data.errors import BadInputError
 
 SUFFIXES = (".json", ".ndjson", ".json.gz", ".ndjson.gz")
+LARGEST = 1 << 26  # bytes of one piece; a longer line is passed over, a longer Bundle entry ends its file
 _CHUNK = 1 << 20  # bytes read at a time from a .json file
-_LARGEST = 1 << 26  # characters of one resource; beyond that the file is taken for broken
+_VAIN = 1 << 32  # bytes read in a row that gave no piece; beyond that gzip data is a bomb, not a record
 _SPACE = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
+_BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """One piece of input: a JSON object, or the reason why there is none.
+class Piece(NamedTuple):
+    """One piece of input: the text of a JSON value, or the reason why there is none.
 
     Attributes:
+        file: path relative to the folder imported.
         line: line of ndjson, or entry of a Bundle, from 1; None for a single resource.
-        data: the object, or None.
-        full_url: `fullUrl` of the Bundle entry.
-        trouble: why `data` is None.
+        text: UTF-8 JSON, not parsed yet; empty when there is trouble.
+        entry: whether `text` is an entry of a Bundle, with the resource inside.
+        trouble: why `text` is empty.
     """
 
+    file: str
     line: int | None
-    data: dict[str, Any] | None = None
-    full_url: str = ""
+    text: bytes = b""
+    entry: bool = False
     trouble: str = ""
 
 
@@ -65,111 +68,100 @@ def list_files(path: Path) -> list[Path]:
     return found
 
 
-def read_file(path: Path, progress: Callable[[int], None]) -> Iterator[Raw]:
+def read_file(path: Path, name: str, progress: Callable[[int], None]) -> Iterator[Piece]:
     """Yields the pieces of one file; after damage that cannot be passed, one piece that names it, and no more.
 
     Args:
         path: the file.
+        name: what to call it in pieces.
         progress: called now and then with the bytes of the (compressed) file consumed so far.
     """
     line: int | None = None
     try:
         with path.open("rb") as stored:
             text: Any = gzip.GzipFile(fileobj=stored) if path.name.lower().endswith(".gz") else stored
-            read = _lines if ".ndjson" in path.name.lower()[-10:] else _document
-            for raw in read(text, lambda: progress(stored.tell())):
-                line = raw.line
-                yield raw
+            cut = _lines if ".ndjson" in path.name.lower()[-10:] else _document
+            for piece in cut(text, name, lambda: progress(stored.tell())):
+                line = piece.line
+                yield piece
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        yield Raw((line or 0) + 1, trouble="gzip data damaged or cut short; what follows is lost")
+        yield Piece(name, (line or 0) + 1, trouble="gzip data damaged or cut short; what follows is lost")
     except UnicodeDecodeError:
-        yield Raw((line or 0) + 1, trouble="not UTF-8; what follows is lost")
+        yield Piece(name, (line or 0) + 1, trouble="not UTF-8; what follows is lost")
     except _Broken as error:
-        yield Raw((line or 0) + 1, trouble=str(error))
+        yield Piece(name, (line or 0) + 1, trouble=str(error))
     except OSError as error:
-        yield Raw(line, trouble=f"cannot be read ({error.strerror})")
+        yield Piece(name, line, trouble=f"cannot be read ({error.strerror})")
 
 
-def _lines(text: IO[bytes], tick: Callable[[], None]) -> Iterator[Raw]:
-    for number, line in enumerate(text, start=1):
+def _lines(text: IO[bytes], name: str, tick: Callable[[], None]) -> Iterator[Piece]:
+    number, vain = 0, 0
+    while line := text.readline(LARGEST + 1):
+        number += 1
         if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise _Broken("not UTF-8; what follows is lost")
         if number % 256 == 0:
             tick()
-        line = line.removeprefix(b"\xef\xbb\xbf").strip()
-        if line:
-            yield from _unpack(number, *_load(line))
+        vain += len(line)
+        if len(line) > LARGEST:
+            del line
+            vain += _skip_line(text)
+            yield Piece(name, number, trouble=f"line longer than {LARGEST >> 20} MiB")
+        elif line := line.removeprefix(_BOM).strip():
+            vain = 0
+            yield Piece(name, number, line)
+        if vain > _VAIN:
+            raise _Broken("4 GiB without a resource; what follows is lost")
 
 
-def _document(text: IO[bytes], tick: Callable[[], None]) -> Iterator[Raw]:
+def _skip_line(text: IO[bytes]) -> int:
+    """Reads to the end of a line without holding it; returns how many bytes that were."""
+    skipped = 0
+    while part := text.readline(_CHUNK):
+        skipped += len(part)
+        if part.endswith(b"\n") or skipped > _VAIN:
+            break
+    return skipped
+
+
+def _document(text: IO[bytes], name: str, tick: Callable[[], None]) -> Iterator[Piece]:
     """Yields the entries of a Bundle, or the one resource of a file, without holding the whole Bundle."""
     window = _Window(text, tick)
     if window.next_char() != "{":
         raise _Broken("not a JSON object")
-    rest: dict[str, Any] = {}
-    entries, broken = 0, ""
-    while window.step("{" if not rest and not entries else ",", "}"):
-        name, _ = window.value()
-        if not isinstance(name, str) or window.next_char() != ":":
+    members: list[bytes] = []
+    entries, kind = 0, "Bundle"
+    while window.step("{" if not members and not entries else ",", "}"):
+        field = window.text()
+        if not field.startswith(b'"') or window.next_char() != ":":
             raise _Broken("invalid JSON")
         window.skip(1)
-        if name == "entry" and rest.get("resourceType", "Bundle") == "Bundle" and window.next_char() == "[":
+        if field == b'"entry"' and kind == "Bundle" and window.next_char() == "[":
             while window.step("[" if not entries else ",", "]"):
                 entries += 1
-                entry, trouble = window.value()
-                yield from [Raw(entries, trouble=trouble)] if trouble else _entry(entries, entry)
-            rest["entry"] = []
-        else:
-            rest[name], trouble = window.value()
-            broken = broken or trouble
+                yield Piece(name, entries, window.text(), entry=True)
+            members.append(b'"entry":[]')
+            continue
+        value = window.text()
+        members.append(field + b":" + value)
+        if field == b'"resourceType"':
+            kind = value.decode().strip('"')
     if window.next_char():
         raise _Broken("data after the end of the JSON object")
-    if broken:
-        yield Raw(None, trouble=broken)
-    elif rest.get("resourceType") == "Bundle":
-        if not isinstance(rest.get("entry", []), list):
-            yield Raw(None, trouble="entry: not a list")
-    elif entries:
-        yield Raw(None, trouble="entries of something that is no Bundle")
+    if kind != "Bundle" and entries:
+        yield Piece(name, None, trouble="entries of something that is no Bundle")
     else:
-        yield Raw(None, rest)
+        yield Piece(name, None, b"{" + b",".join(members) + b"}")
 
 
-def _entry(number: int, entry: object) -> Iterator[Raw]:
-    if not isinstance(entry, dict):
-        yield Raw(number, trouble="entry: not an object")
-        return
-    full_url = entry.get("fullUrl", "")
-    resource = entry.get("resource")
-    if resource is None:
-        yield Raw(number, {"resourceType": "Bundle entry without resource"})
-    elif not isinstance(resource, dict):
-        yield Raw(number, trouble="entry.resource: not an object")
-    else:
-        yield from _unpack(number, resource, "", full_url if isinstance(full_url, str) else "")
-
-
-def _unpack(number: int, data: dict[str, Any] | None, trouble: str, full_url: str = "") -> Iterator[Raw]:
-    """Yields a resource, or the entries of a Bundle that stands where a resource is expected."""
-    if data is not None and data.get("resourceType") == "Bundle" and isinstance(data.get("entry"), list):
-        for entry in data["entry"]:
-            yield from _entry(number, entry)
-    else:
-        yield Raw(number, data, full_url, trouble)
-
-
-def _load(line: bytes) -> tuple[dict[str, Any] | None, str]:
-    data, trouble = _parse(line)
-    if trouble or isinstance(data, dict):
-        return data, trouble
-    return None, "not a JSON object"
-
-
-def _parse(text: bytes | str) -> tuple[Any, str]:
+def parse(text: bytes) -> tuple[Any, str]:
+    """Returns the value of a JSON text, and why there is none, or an empty string."""
     try:
         return orjson.loads(text), ""
     except orjson.JSONDecodeError as error:
-        return None, "not UTF-8" if "UTF-8" in error.msg.upper() else "invalid JSON"
+        if "UTF-8" in error.msg.upper():
+            return None, "not UTF-8"
+        return None, "nested too deep" if "recursion" in error.msg.lower() else "invalid JSON"
 
 
 class _Window:
@@ -181,6 +173,7 @@ class _Window:
         self._tick = tick
         self._held = ""
         self._at = 0
+        self._vain = 0
 
     def next_char(self) -> str:
         """Returns the next character that is no space, without passing it; empty at the end."""
@@ -209,8 +202,8 @@ class _Window:
             return False
         return True
 
-    def value(self) -> tuple[Any, str]:
-        """Reads one JSON value; returns it, and why it cannot be used (a lone surrogate, NaN), or an empty string.
+    def text(self) -> bytes:
+        """Passes one JSON value and returns its text.
 
         Raises:
             _Broken: invalid JSON, or the file ends inside the value.
@@ -219,16 +212,19 @@ class _Window:
         while True:
             try:
                 _, end = _DECODER.raw_decode(self._held, self._at)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except RecursionError as error:
+                raise _Broken("nested too deep; what follows is lost") from error
+            except ValueError as error:
                 # Decoding may have failed because the chunk ends here, or because the text is broken.
-                if len(self._held) - self._at > _LARGEST or not self._more():
+                if len(self._held) - self._at > LARGEST or not self._more():
                     raise _Broken("invalid JSON; what follows is lost") from error
                 continue
-            text = self._held[self._at : end]
             if end == len(self._held) and self._more():
                 continue  # a number may go on in the next chunk
-            self._at += len(text)
-            return _parse(text)
+            text = self._held[self._at : end]
+            self._at = end
+            self._vain = 0
+            return text.encode()
 
     def _more(self) -> bool:
         """Reads on, at least doubling what is held; says whether there was more."""
@@ -237,8 +233,11 @@ class _Window:
         while not added:
             data = self._text.read(max(_CHUNK, len(held)))
             added = self._decoder.decode(data, final=not data)
+            self._vain += len(data)
             if not data:
                 break
+        if self._vain > _VAIN:
+            raise _Broken("4 GiB without a resource; what follows is lost")
         self._tick()
         self._held, self._at = held + added, 0
         return bool(added)

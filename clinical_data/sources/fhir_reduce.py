@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clinical_data.case import PRESENT, Coding, FindingKind
+from clinical_data.sources.fhir_codes import ICD10CM, LOINC, MIMIC, SNOMED, destination, standard_code
 from clinical_data.sources.fhir_times import parse_moment
 
-LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
-ICD10CM = "http://hl7.org/fhir/sid/icd-10-cm"
 TEXT_SYSTEM = "wardstar:fhir/text"  # for a concept that has a text and no code
 # http://terminology.hl7.org/CodeSystem/admit-source, for records that give the bare code
 ADMIT_SOURCES = {
@@ -31,7 +30,9 @@ ADMIT_SOURCES = {
     "other": "other",
 }
 
-CONDITION_RULES = ("problem", "untyped", "diagnosis")  # values of StagedFact.rule
+# Values of StagedFact.rule. A fact of a truth rule is read for the recorded labels alone and never becomes a finding.
+CONDITION_RULES = ("problem", "untyped", "diagnosis")
+TRUTH_RULES = ("acuity", "differential")
 CASE_CLASSES = frozenset({"IMP", "ACUTE", "NONAC", "OBSENC", "SS", "EMER"})
 
 Json = dict[str, Any]
@@ -47,8 +48,11 @@ class StagedFact(NamedTuple):
         charted, until: when it was observed, and the end of that when it took time.
         known: issued, recordedDate, authoredOn or dateAsserted; empty when missing.
         medication: reference key of the Medication that names it, or empty.
-        rule: which rule of belonging applies: empty, `problem`, `untyped`, `diagnosis` (Condition), `procedure`, or
-            `billed` (a procedure by billing code, known at discharge).
+        rule: which rule of belonging applies: empty, `problem`, `untyped`, `diagnosis` (Condition), `procedure`,
+            `billed` (a procedure by billing code, known at discharge), `test` (an order of a test), or a truth rule.
+        within: reference key of the observation that this one is part of (an organism of a culture).
+        specimen: reference key of the specimen.
+        amended: whether the value was changed later and the record does not say when.
     """
 
     key: str
@@ -68,11 +72,14 @@ class StagedFact(NamedTuple):
     note: str = ""
     medication: str = ""
     rule: str = ""
+    within: str = ""
+    specimen: str = ""
+    amended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StagedEncounter:
-    """An Encounter, with `diagnoses` as (use, rank, reference key) for the truth alone."""
+    """An Encounter. `diagnoses` as (use, rank, reference key), `destination` and `priority` are for the truth alone."""
 
     key: str
     patient: str
@@ -84,6 +91,8 @@ class StagedEncounter:
     end: str
     admit_source: str
     diagnoses: list[tuple[str, int | None, str]] = field(default_factory=list)
+    destination: str = ""
+    priority: tuple[str, str, str, str | None] | None = None
 
 
 class Unused(Exception):
@@ -122,7 +131,13 @@ def pick(concept: Json | None, preferred: tuple[str, ...] = (LOINC, SNOMED, ICD1
         order = {system: n for n, system in enumerate(preferred)}
         best = min(coded, key=lambda c: order.get(c.get("system", ""), len(order)))
     display = concept.get("text") or best.get("display") or text
-    return Coding(best.get("system", ""), best["code"], display, best.get("version"))
+    system, code, revision = standard_code(best.get("system") or "", best["code"])
+    return Coding(system, code, display, best.get("version") or revision)
+
+
+def as_tuple(coding: Coding) -> tuple[str, str, str, str | None]:
+    """Returns a coding as it is staged."""
+    return coding.system, coding.code, coding.display, coding.version
 
 
 def words(concept: Json | None) -> str:
@@ -162,7 +177,8 @@ def reduce_encounter(resource: Json, key: str) -> StagedEncounter:
         raise Unused(resource["status"])
     parent = target(resource, "partOf", key)
     code = resource["class"].get("code", "")
-    admit_source = (resource.get("hospitalization") or {}).get("admitSource")
+    hospital = resource.get("hospitalization") or {}
+    admit_source = hospital.get("admitSource")
     is_case = not parent and (code in CASE_CLASSES or bool(admit_source))
     period = resource.get("period") or {}
     patient = target(resource, "subject", key)
@@ -194,7 +210,24 @@ def reduce_encounter(resource: Json, key: str) -> StagedEncounter:
         end=period.get("end") or "",
         admit_source=ADMIT_SOURCES.get(words(admit_source), words(admit_source)),
         diagnoses=diagnoses,
+        destination=destination(_said(hospital.get("dischargeDisposition"))),
+        priority=_priority(resource),
     )
+
+
+def _priority(resource: Json) -> tuple[str, str, str, str | None] | None:
+    """Returns Encounter.priority. MIMIC's is the type of the whole admission in another dress, and no urgency."""
+    if any(p.startswith(MIMIC.removesuffix("CodeSystem/")) for p in (resource.get("meta") or {}).get("profile") or ()):
+        return None
+    found = pick(resource.get("priority"))
+    return as_tuple(found) if found else None
+
+
+def _said(concept: Json | None) -> list[str]:
+    """Returns the codes of a concept, then its texts."""
+    coded = (concept or {}).get("coding") or []
+    texts = [(concept or {}).get("text"), *(c.get("display") for c in coded)]
+    return [t for t in (*(c.get("code") for c in coded), *texts) if t]
 
 
 def _encounter_kind(resource: Json, code: str, parent: str) -> str:
@@ -210,10 +243,14 @@ def reduce_condition(resource: Json, key: str) -> Iterator[StagedFact]:
     code = pick(resource.get("code"))
     if code is None:
         raise Unused("no code")
-    if codes(resource.get("verificationStatus")) & {"entered-in-error", "refuted"}:
-        raise Unused("entered in error or refuted")
+    verified = codes(resource.get("verificationStatus"))
+    if "entered-in-error" in verified:
+        raise Unused("entered in error")
     category = codes(resource.get("category"))
     rule = "problem" if "problem-list-item" in category else "untyped"
+    if "encounter-diagnosis" in category:
+        rule = "diagnosis"
+    considered = next((v for v in ("differential", "refuted") if v in verified), "")
     onset = resource.get("onsetDateTime") or (resource.get("onsetPeriod") or {}).get("start") or ""
     yield fact_of(
         resource,
@@ -222,7 +259,8 @@ def reduce_condition(resource: Json, key: str) -> Iterator[StagedFact]:
         code,
         charted="" if resource.get("recordedDate") else onset[:10],
         known=resource.get("recordedDate") or "",
-        rule="diagnosis" if "encounter-diagnosis" in category else rule,
+        value=considered or PRESENT,
+        rule="differential" if considered else rule,
     )
 
 
@@ -248,76 +286,6 @@ def reduce_family(resource: Json, key: str) -> Iterator[StagedFact]:
             yield fact_of(resource, place, FindingKind.FAMILY, code, value=relative, known=resource.get("date") or "")
 
 
-def reduce_statement(resource: Json, key: str) -> Iterator[StagedFact]:
-    """Yields a drug that the patient was said to take."""
-    if resource["status"] in ("entered-in-error", "not-taken", "intended"):
-        raise Unused(resource["status"])
-    during = {"inpatient", "discharge"} & codes(resource.get("category"))
-    kind = FindingKind.TREATMENT if during else FindingKind.MEDICATION_HOME
-    begun = resource.get("effectiveDateTime") or (resource.get("effectivePeriod") or {}).get("start") or ""
-    known = resource.get("dateAsserted") or ""
-    yield _drug(resource, key, kind, charted=begun, known=known, value=PRESENT)
-
-
-def reduce_request(resource: Json, key: str) -> Iterator[StagedFact]:
-    """Yields an order of a drug or a service."""
-    if resource["status"] in ("entered-in-error", "cancelled", "draft", "revoked") or resource.get("doNotPerform"):
-        raise Unused("not an order that was given")
-    known = resource.get("authoredOn") or ""
-    if resource["resourceType"] == "MedicationRequest":
-        yield _drug(resource, key, FindingKind.TREATMENT, known=known, value="ordered")
-    elif code := pick(resource.get("code")):
-        yield fact_of(resource, key, FindingKind.TREATMENT, code, value="ordered", known=known)
-    else:
-        raise Unused("no code")
-
-
-def reduce_administration(resource: Json, key: str) -> Iterator[StagedFact]:
-    """Yields a drug that was given."""
-    if resource["status"] in ("entered-in-error", "not-done"):
-        raise Unused(resource["status"])
-    given = resource.get("effectiveDateTime") or (resource.get("effectivePeriod") or {}).get("start") or ""
-    yield _drug(resource, key, FindingKind.TREATMENT, known=given, value="given")
-
-
-# Code systems of billing: assigned after discharge, whatever date the row carries (clinical.md, leakage trap 1).
-_BILLING = ("icd-10-pcs", "icd-9-cm", "procedure-icd", "ama-assn.org/go/cpt", "hcpcs")
-
-
-def reduce_procedure(resource: Json, key: str) -> Iterator[StagedFact]:
-    """Yields a procedure; one of a visible stay counts as treatment unless its category is diagnostic."""
-    if resource["status"] in ("entered-in-error", "not-done", "preparation"):
-        raise Unused(resource["status"])
-    code = pick(resource.get("code"))
-    if code is None:
-        raise Unused("no code")
-    period = resource.get("performedPeriod") or {}
-    done = resource.get("performedDateTime") or period.get("start") or ""
-    systems = {(c.get("system") or "").lower() for c in resource["code"].get("coding", ())}
-    billed = all(any(b in s for b in _BILLING) for s in systems) if systems else False
-    diagnostic = "103693007" in codes(resource.get("category"))
-    yield fact_of(
-        resource,
-        key,
-        FindingKind.PROCEDURE if diagnostic else FindingKind.TREATMENT,
-        code,
-        value="done",
-        charted=done,
-        until=period.get("end") or "",
-        rule="billed" if billed else "procedure",
-    )
-
-
-def _drug(resource: Json, key: str, kind: FindingKind, *, known: str, value: str, charted: str = "") -> StagedFact:
-    code = pick(resource.get("medicationCodeableConcept"))
-    medication = target(resource, "medicationReference", key)
-    if code is None and not medication:
-        raise Unused("no drug named")
-    return fact_of(
-        resource, key, kind, code or Coding("", ""), value=value, charted=charted, known=known, medication=medication
-    )
-
-
 def fact_of(
     resource: Json, key: str, kind: FindingKind, code: Coding, *, value: float | str | None = PRESENT, **more: Any
 ) -> StagedFact:
@@ -327,8 +295,8 @@ def fact_of(
         patient=target(resource, "patient" if "patient" in resource else "subject", key),
         encounter=target(resource, "context" if "context" in resource else "encounter", key),
         kind=kind.value,
-        code=(code.system, code.code, code.display, code.version),
+        code=as_tuple(code),
         value=value,
-        note=key,
+        note=more.pop("note", key),
         **more,
     )

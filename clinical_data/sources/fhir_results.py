@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from clinical_data.case import FindingKind
-from clinical_data.sources.fhir_reduce import LOINC, Json, StagedFact, Unused, codes, fact_of, number, pick, words
+from clinical_data.sources.fhir_codes import ACUITY_CODES, LOINC, NULL_FLAVOR, acuity_level, tells_diagnosis
+from clinical_data.sources.fhir_reduce import (
+    Json,
+    StagedFact,
+    Unused,
+    codes,
+    fact_of,
+    number,
+    pick,
+    reference_key,
+    target,
+    words,
+)
 
 _KIND_OF_CATEGORY = {
     "laboratory": FindingKind.LABORATORY,
@@ -19,6 +31,7 @@ _KIND_OF_CATEGORY = {
     "procedure": FindingKind.PROCEDURE,
     "microbiology": FindingKind.MICROBIOLOGY,
     "MB": FindingKind.MICROBIOLOGY,
+    "Output": FindingKind.VITAL,  # of a MIMIC ICU
 }
 _COMPLAINT_CODES = frozenset({"8661-1", "10154-3", "46239-0", "29299-5"})  # LOINC: chief complaint, reason for visit
 _HISTORY_CODES = frozenset({"10164-2"})  # LOINC: history of present illness
@@ -44,13 +57,23 @@ def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
     code = pick(resource["code"])
     if code is None:
         raise Unused("no code")
+    if _loinc(resource) & ACUITY_CODES:
+        yield _acuity(resource, key)
+        return
+    if _hidden(resource):
+        raise Unused("a document, or names a diagnosis")
     period = resource.get("effectivePeriod") or {}
+    kind = _kind(resource)
+    culture = kind is FindingKind.MICROBIOLOGY
     base = fact_of(
         resource,
         key,
-        _kind(resource),
+        kind,
         code,
         value=None,
+        within=_source_of(resource, key) if culture else "",
+        specimen=target(resource, "specimen", key) if culture else "",
+        **_amended(resource, key),
         charted=resource.get("effectiveDateTime") or resource.get("effectiveInstant") or period.get("start") or "",
         until=period.get("end") or "",
         known=resource.get("issued") or "",
@@ -58,12 +81,15 @@ def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
     components = resource.get("component") or []
     if any(name in resource for name in _USELESS_VALUES):
         raise Unused("value is a time or a curve")
-    if any(name in resource for name in _VALUES) or not (components or resource.get("hasMember")):
+    grouping = bool(components or resource.get("hasMember")) and not culture
+    if any(name in resource for name in _VALUES) or not grouping:
         yield _with_value(base, resource)
     elif not components:
         raise Unused("only groups other observations")
     for index, component in enumerate(components):
         part = pick(component["code"])
+        if _hidden(component):
+            continue
         if part is not None and not any(name in component for name in _USELESS_VALUES):
             named = (part.system, part.code, part.display, part.version)
             yield _with_value(base._replace(key=f"{key}#{index}", code=named), component)
@@ -73,11 +99,12 @@ def reduce_report(resource: Json, key: str) -> Iterator[StagedFact]:
     """Yields the conclusion of an imaging, ECG or laboratory report."""
     if resource["status"] in ("entered-in-error", "cancelled"):
         raise Unused(resource["status"])
-    conclusion = (resource.get("conclusion") or "").strip()
-    conclusion = conclusion or "; ".join(filter(None, map(words, resource.get("conclusionCode") or ())))
+    conclusion = (resource.get("conclusion") or "").strip()  # never conclusionCode: it names the diagnosis
     code = pick(resource["code"])
     if not conclusion or code is None:
         raise Unused("no conclusion")
+    if _hidden(resource):
+        raise Unused("a document, or names a diagnosis")
     kinds = {_KIND_OF_REPORT[c] for c in codes(resource.get("category")) if c in _KIND_OF_REPORT}
     if not kinds:
         raise Unused("category is no kind of result")
@@ -88,14 +115,57 @@ def reduce_report(resource: Json, key: str) -> Iterator[StagedFact]:
         min(kinds, key=lambda k: k.value),
         code,
         value=conclusion,
+        **_amended(resource, key),
         charted=resource.get("effectiveDateTime") or period.get("start") or "",
         until=period.get("end") or "",
         known=resource.get("issued") or "",
     )
 
 
+def _acuity(resource: Json, key: str) -> StagedFact:
+    """Returns the recorded triage acuity as a fact for the label alone.
+
+    Raises:
+        Unused: no level from 1 to 5.
+    """
+    value, _ = _value(resource)
+    level = acuity_level(f"{value:g}" if isinstance(value, float) else value or "")
+    code = pick(resource["code"])
+    if level is None or code is None:
+        raise Unused("no triage acuity given")
+    at = resource.get("effectiveDateTime") or resource.get("issued") or ""
+    kind = FindingKind.EXAMINATION
+    return fact_of(resource, key, kind, code, value=float(level), charted=at, known=at, rule="acuity")
+
+
+def _hidden(part: Json) -> bool:
+    """Says whether an observation, a component or a report is a document or names a diagnosis."""
+    code = part["code"]
+    names = [code.get("text"), *(c.get("display") for c in code.get("coding", ()))]
+    value = part.get("valueCodeableConcept") or {}
+    systems = {c.get("system") or "" for c in value.get("coding", ())}
+    return tells_diagnosis(_loinc(part), tuple(n for n in names if n), systems)
+
+
+def _loinc(part: Json) -> set[str]:
+    return {c["code"] for c in part["code"].get("coding", ()) if c.get("system") == LOINC and c.get("code")}
+
+
+def _source_of(resource: Json, key: str) -> str:
+    """Returns the key of the observation that this one is derived from: the culture of an organism."""
+    derived = resource.get("derivedFrom") or [{}]
+    return reference_key(derived[0].get("reference") or "", key)
+
+
+def _amended(resource: Json, key: str) -> dict[str, Any]:
+    """Returns the fields of a value that was changed at a time that the record does not say."""
+    if resource["status"] not in ("amended", "corrected", "appended") or resource.get("issued"):
+        return {}
+    return {"amended": True, "note": f"{key} ({resource['status']}, without the time of it)"}
+
+
 def _kind(resource: Json) -> FindingKind:
-    loinc = {c.get("code") for c in resource["code"].get("coding", ()) if c.get("system") == LOINC}
+    loinc = _loinc(resource)
     if loinc & _COMPLAINT_CODES:
         return FindingKind.COMPLAINT
     if loinc & _HISTORY_CODES:
@@ -139,6 +209,8 @@ def _value(resource: Json) -> tuple[float | str | None, str]:
     if quantity := resource.get("valueQuantity"):
         return _quantity(quantity)
     if concept := resource.get("valueCodeableConcept"):
+        if any(c.get("system") == NULL_FLAVOR for c in concept.get("coding", ())):
+            return None, ""
         return words(concept) or None, ""
     if (text := resource.get("valueString")) is not None:
         return text.strip() or None, ""

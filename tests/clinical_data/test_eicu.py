@@ -1,151 +1,23 @@
 """The eICU importer on small hand-written tables."""
 
 import dataclasses
-import gzip
 import json
 
 import pytest
+from records_eicu import PAST, TABLES, changed, write_folder
 
 from clinical_data.case import FindingKind
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import AnswerState, open_chart
 from clinical_data.errors import BadInputError
-from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportLog
 from clinical_data.sources.eicu import EicuSource
-
-EXAM = "notes/Progress Notes/Physical Exam/Physical Exam/"
-PAST = "notes/Progress Notes/Past History/"
-NOTE = "notes/Progress Notes/"
-SOCIAL = f"{NOTE}Social History / Family History/"
-BREATH = f"{NOTE}Review Of Systems/Systems/Pulmonary/Shortness of Breath/shortness of breath"
-DX = "admission diagnosis|All Diagnosis|Non-operative|Diagnosis|Cardiovascular|Sepsis, pulmonary"
-
-PATIENT = (
-    "patientunitstayid,patienthealthsystemstayid,gender,age,ethnicity,hospitalid,apacheadmissiondx,hospitaldischargelocation,"
-    "hospitaldischargestatus,unittype,unitadmitsource,unitvisitnumber,dischargeweight,unitdischargeoffset,"
-    "unitdischargelocation,unitdischargestatus,uniquepid"
-)
-TABLES = {
-    "patient": [
-        PATIENT,
-        "1001,1,Male,> 89,CANARYETH,5,CANARYDX,CANARYLOC,Expired,MICU,Emergency Department,2,55,3000,Death,,002-1",
-        "201,2,Female,54,,5,CANARYDX,Home,Alive,MICU,Floor,1,,400,Home,Alive,002-2",
-        "1002,3,,,,6,,,,SICU,,1,,9000,,,002-1",
-    ],
-    "pastHistory": [
-        "pasthistoryid,patientunitstayid,pasthistoryoffset,pasthistoryenteredoffset,pasthistorynotetype,pasthistorypath,"
-        "pasthistoryvalue,pasthistoryvaluetext",
-        f"1,1001,10,20,x,{PAST}Past History Obtain Options/Performed,Performed,Performed",
-        f"2,1001,10,20,x,{PAST}Organ Systems/Cardiovascular (R)/Congestive Heart Failure/CHF,CHF,CHF",
-        f"3,1001,10,20,x,{PAST}Organ Systems/Hematology/Oncology (R)/Cancer/Cancer-Primary Site/lung,lung,lung",
-        f"4,201,10,20,x,{PAST}Past History Obtain Options/No Health Problems,No Health Problems,NoHealthProblems",
-    ],
-    "physicalExam": [
-        "physicalexamid,patientunitstayid,physicalexamoffset,physicalexampath,physicalexamvalue,physicalexamtext",
-        f"1,1001,30,{EXAM}Constitutional/Vital Sign and Physiological Data/HR/HR Current,HR Current,112",
-        f"2,1001,30,{EXAM}Neurologic/GCS/Eyes Score/4,4,4",
-        f"3,1001,30,{EXAM}Cardiovascular/Pulses/Dorsalis pedis/L/reduced,reduced,reduced",
-        f'4,1001,30,"{EXAM}Skin/Print ""within normal limits""/within normal limits",within normal limits,',
-        f"5,1001,30,{NOTE}Physical Exam/Physical Exam Obtain Options/Performed - Structured,Performed - Structured,",
-        f"6,201,30,{EXAM}Neurologic/GCS/15,15,15",
-    ],
-    "note": [
-        "noteid,patientunitstayid,noteoffset,noteenteredoffset,notetype,notepath,notevalue,notetext",
-        f"1,1001,30,75,x,{SOCIAL}Social History/Social History/Smoking Status/denies smoking,denies smoking,x",
-        f"2,1001,30,75,x,{BREATH},shortness of breath,x",
-        f"3,1001,30,75,x,{SOCIAL}Family History/Family History/CAD/CAD,CAD,CAD",
-        f"4,1001,30,75,x,{NOTE}Interventions/CANARYINT/a,CANARYINT,CANARYINT",
-        f"5,1001,30,75,x,{NOTE}Assessment and Plan/CANARYAP,CANARYAP,CANARYAP",
-        "6,1001,30,75,x,notes/Procedure Notes/Intubation/Indication/CANARYIND,CANARYIND,CANARYIND",
-    ],
-    "lab": [
-        "labid,patientunitstayid,labresultoffset,labtypeid,labname,labresult,labresulttext,labmeasurenamesystem,"
-        "labmeasurenameinterface,labresultrevisedoffset",
-        "1,1001,100,1,sodium,131,131,mmol/L,x,140",
-        "2,1001,200,1,troponin - I,0.04,<0.04,ng/mL,x,",
-        "3,1001,350,1,creatinine,2.5,2.5,mg/dL,x,500",
-    ],
-    "admissiondrug": [
-        "admissiondrugid,patientunitstayid,drugoffset,drugenteredoffset,drugname,drugdosage,drugunit,drugadmitfrequency",
-        "1,1001,5,40,METOPROLOL   ,25.0000,mg,twice a day",
-        "2,1001,5,40,COLACE,0.0000, , ",
-    ],
-    "allergy": [
-        "allergyid,patientunitstayid,allergyoffset,allergyenteredoffset,allergytype,allergyname",
-        "1,1001,5,41,Drug,PENICILLINS",
-    ],
-    "vitalAperiodic": [
-        "vitalaperiodicid,patientunitstayid,observationoffset,noninvasivesystolic,noninvasivediastolic,noninvasivemean",
-        "1,1001,7,124,71,85",
-        "2,1001,9,,,",
-    ],
-    "respiratoryCharting": [
-        "respchartid,patientunitstayid,respchartoffset,respchartentryoffset,respcharttypecat,respchartvaluelabel,respchartvalue",
-        "1,1001,7,12,x,FiO2,40",
-        "2,1001,7,12,x,ETT Peptic Ulcer Prophylaxis,CANARYVAP",
-    ],
-    "nurseAssessment": [
-        "nurseassessid,patientunitstayid,nurseassessoffset,nurseassessentryoffset,cellattributepath,cellattributevalue",
-        "1,1001,7,13,flowsheet|Flowsheet Cell Labels|Nursing Assessment|Neurologic|Neurologic|LOC,lethargic",
-        "2,1001,7,13,flowsheet|Flowsheet Cell Labels|Nursing Assessment|Scores|Intervention|Interventions,CANARYNURSE",
-    ],
-    "microLab": [
-        "microlabid,patientunitstayid,culturetakenoffset,culturesite,organism,antibiotic,sensitivitylevel",
-        '1,1001,60,"Blood, Venipuncture",Escherichia coli,ciprofloxacin,Resistant',
-    ],
-    "treatment": [
-        "treatmentid,patientunitstayid,treatmentoffset,treatmentstring,activeupondischarge",
-        "1,1001,90,burns/trauma|trauma|CT scan|head,CANARYACTIVE",
-        "2,1001,95,cardiovascular|consultations|Cardiology consultation,CANARYACTIVE",
-        "3,1001,96,pulmonary|medications|antibacterials|cefepime,CANARYACTIVE",
-    ],
-    "infusiondrug": [
-        "infusiondrugid,patientunitstayid,infusionoffset,drugname,drugrate",
-        "1,1001,97,Norepinephrine (mcg/min),5.5",
-    ],
-    "medication": [
-        "medicationid,patientunitstayid,drugorderoffset,drugstartoffset,drugordercancelled,drugname,routeadmin,frequency,drugstopoffset",
-        "1,1001,98,50,CANARYCANCEL,ASPIRIN 81 MG,PO,Daily,987654",
-    ],
-    "admissionDx": [
-        "admissiondxid,patientunitstayid,admitdxenteredoffset,admitdxpath,admitdxname,admitdxtext",
-        '1,1001,12,admission diagnosis|Elective|Yes,"Yes",Yes',
-        f'2,1001,12,"{DX}",CANARYNAME,CANARYNAME',
-        "3,201,372,admission diagnosis|All Diagnosis|Operative|Diagnosis|Trauma|Head only trauma,a,b",
-    ],
-    "diagnosis": [
-        "diagnosisid,patientunitstayid,activeupondischarge,diagnosisoffset,diagnosisstring,icd9code,diagnosispriority",
-        '1,1001,True,500,CANARY|pulmonary|pneumonia,"486, J18.9",Primary',
-        "2,1001,False,10,CANARY|other,1,Primary",
-        "3,201,True,10,CANARY|a,1,Primary",
-        "4,201,True,20,CANARY|b,1,Primary",
-    ],
-    "carePlanGoal": ["cplgoalid,patientunitstayid,cplgoalvalue", "1,1001,CANARYGOAL"],
-    "carePlanInfectiousDisease": ["cplinfectid,patientunitstayid,infectdiseasesite", "1,1001,CANARYINFECT"],
-    "apachePredVar": ["apachepredvarid,patientunitstayid,admitdiagnosis", "1,1001,CANARYPRED"],
-}
-
-
-def write_folder(folder, tables=TABLES, *, bom=False, newline="\n", packed=()):
-    folder.mkdir(exist_ok=True)
-    for name, lines in tables.items():
-        data = (newline.join(lines) + newline).encode("utf-8-sig" if bom else "utf-8")
-        if name in packed:
-            (folder / f"{name}.csv.gz").write_bytes(gzip.compress(data))
-        else:
-            (folder / f"{name}.csv").write_bytes(data)
-    return folder
 
 
 def read(folder):
     quarantined = []
     log = ImportLog(quarantined.append)
     return list(EicuSource().read(folder, log)), quarantined, log
-
-
-def changed(**tables):
-    return {**TABLES, **tables}
 
 
 @pytest.fixture
@@ -179,7 +51,14 @@ def test_a_case_holds_patient_stay_and_context(imported):
     assert (third.age, third.patient.sex) == (54, "female")
     assert first.context == {"admission_source": "Emergency Department", "unit_type": "MICU"}
     assert second.context == {"unit_type": "SICU"}
-    assert first.attributes == {"hospital_id": "5", "unit_visit_number": "2"}
+    assert first.attributes == {
+        "hospital_id": "5",
+        "unit_visit_number": "2",
+        "hospital_beds": "100 - 249",
+        "hospital_teaching": "yes",
+        "hospital_region": "Midwest",
+    }
+    assert second.attributes == {"hospital_id": "6", "unit_visit_number": "1"}
     assert first.anchors == {"admission": 0, "end_of_stay": 3000}
     assert [(e.kind, e.start, e.end) for e in first.encounters] == [("icu", 0, 3000)]
 
@@ -226,9 +105,71 @@ def test_a_case_holds_patient_stay_and_context(imported):
         ("respiratoryCharting", [("inspired oxygen", 40.0, "%", 7, 12)]),
         ("nurseAssessment", [("nurse: neurologic, LOC", "lethargic", "", 7, 13)]),
         ("microLab", [("culture, blood, venipuncture", "Escherichia coli, ciprofloxacin resistant", "", 60, 13020)]),
-        ("treatment-done", [("ct head", None, "", 90, 90), ("consultation", None, "", 95, 95)]),
+        (
+            "treatment-done",
+            [
+                ("ct head", None, "", 90, 90),
+                ("consultation", None, "", 95, 95),
+                ("echocardiogram", None, "", 700, 700),
+            ],
+        ),
         ("infusiondrug", [("norepinephrine infusion", 5.5, "mcg/min", 97, 97)]),
-        ("medication", [("aspirin 81 mg", "PO Daily", "", 50, 98)]),
+        (
+            "medication",
+            [
+                ("aspirin 81 mg", "PO Daily", "", 50, 98),
+                ("morphine", "IV Q4H PRN", "", 99, 99),
+                ("ceftriaxone 1 g", "IV Daily", "", 1510, 1510),
+                ("furosemide 40 mg", "IV Daily", "", 1520, 1520),
+            ],
+        ),
+        (
+            "customLab",
+            [("Pro BNP", 127.0, "", 110, 350), ("GFR", ">60", "", 110, 350), ("Influenza A", None, "", 110, 350)],
+        ),
+        ("nurseCare", [("airway", "Oral ETT", "", 20, 25), ("respiratory treatment", "Suctioning", "", 20, 25)]),
+        (
+            "respiratoryCare",
+            [
+                ("airway", "Oral ETT", "", 40, 40),
+                ("mechanical ventilation", "started by now", "", 40, 40),
+                ("airway", "Tracheostomy", "", 70, 70),
+            ],
+        ),
+        (
+            "carePlanGeneral",
+            [
+                ("ventilation", "spontaneous - tenuous", "", 49, 49),
+                ("airway", "not intubated/normal airway", "", 49, 49),
+                ("limits of care", "do not resuscitate", "", 49, 49),
+            ],
+        ),
+        ("carePlanCareProvider", [("specialty in charge", "cardiology", "", 26, 26)]),
+        (
+            "vitalPeriodic",  # the first value of each sign in each hour, after the first day in each six hours
+            [
+                ("heart rate", 88.0, "/min", 2, 2),
+                ("respiratory rate", 20.0, "/min", 2, 2),
+                ("oxygen saturation", 97.0, "%", 2, 2),
+                ("temperature", 37.2, "Cel", 7, 7),
+                ("heart rate", 77.0, "/min", 1501, 1501),
+                ("oxygen saturation", 94.0, "%", 1501, 1501),
+                ("heart rate", 101.0, "/min", 62, 62),
+                ("respiratory rate", 22.0, "/min", 62, 62),
+                ("oxygen saturation", 95.0, "%", 62, 62),
+            ],
+        ),
+        (
+            "nurseCharting",  # the entry known first in an hour, not the one observed first
+            [
+                ("heart rate", 111.0, "/min", 20, 30),
+                ("Glasgow Coma Scale", 14.0, "", 20, 30),
+                ("pain score", 3.0, "", 20, 30),
+                ("oxygen device", "nasal cannula", "", 20, 30),
+                ("heart rate", 112.0, "/min", 70, 70),
+            ],
+        ),
+        ("intakeOutput", [("urine output", 150.0, "mL", 60, 65)]),
     ],
 )
 def test_a_table_reads_as(case, table, findings):
@@ -267,39 +208,14 @@ def test_a_culture_and_a_sample_in_the_laboratory_are_pending(case):
     chart = open_chart(case, 360, catalogue)
     assert chart.request("cultures").state is AnswerState.PENDING
     assert chart.request("troponin").state is AnswerState.PENDING
-    assert [f.value for f in chart.request("basic metabolic panel").findings] == [131.0]
+    assert next(f.value for f in chart.request("basic metabolic panel").findings) == 131.0
 
 
 def test_treatment_answers_no_request(case):
     catalogue = load_catalogue()
     treatments = [f for f in case.findings if f.kind is FindingKind.TREATMENT]
-    assert len(treatments) == 5
+    assert len(treatments) == 11
     assert not any(item.accepts("eicu", f) for item in catalogue.items for f in treatments)
-
-
-def test_nothing_planted_in_a_hidden_place_reaches_a_case(imported):
-    for labelled in imported[0]:
-        text = json.dumps(dataclasses.asdict(labelled.case), ensure_ascii=False)
-        assert "CANARY" not in text
-        assert "987654" not in text
-        assert "Sepsis" not in text
-        assert "Expired" not in text
-        assert "Death" not in text
-
-
-def test_recorded_labels(imported):
-    first, second, third = imported[0]
-    admission = first.truth["admission_diagnosis"].labels[0]
-    assert admission.coding.code == "Non-operative|Cardiovascular|Sepsis, pulmonary"
-    assert (admission.coding.system, admission.coding.display) == ("wardstar:eicu/admissiondx", "Sepsis, pulmonary")
-    assert (admission.strength, admission.entered, admission.rank) == (Strength.RECORDED_AT_TIME, 12, 1)
-    discharge = first.truth["discharge_diagnosis"].labels[0]
-    assert (discharge.coding.code, discharge.entered) == ("CANARY|pulmonary|pneumonia", 500)
-    assert second.truth["admission_diagnosis"].absent_reason == "no admission diagnosis recorded"
-    assert second.truth["discharge_diagnosis"].absent_reason == "no Primary diagnosis active at unit discharge"
-    late = third.truth["admission_diagnosis"].labels[0]
-    assert (late.coding.code, late.strength) == ("Operative|Trauma|Head only trauma", Strength.RECORDED_LATER)
-    assert third.truth["discharge_diagnosis"].absent_reason == "several Primary diagnoses active at unit discharge"
 
 
 def test_a_later_fact_and_a_truth_row_do_not_change_the_chart(tmp_path):
@@ -359,7 +275,7 @@ def test_broken_rows_are_set_aside_with_their_line_and_no_value(tmp_path):
         ("lab.csv", 9, "the row has too many fields"),
     ]
     assert "SECRET" not in repr(quarantined)
-    assert log.unused["lab: no such stay"] == 1
+    assert log.unused["lab: belongs to no case"] == 1
 
 
 def test_a_row_that_is_not_utf8_or_lacks_a_quotation_mark(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 from fhir_building import (
     CANARY,
     CODED,
-    ICD,
     PROBLEM,
     E,
     P,
@@ -25,7 +24,6 @@ from fhir_building import (
 
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import open_chart
-from clinical_data.ground_truth import Strength
 
 
 @pytest.fixture
@@ -55,7 +53,13 @@ def test_a_case_with_its_parts(load):
         ("ed", "emergency", -240, 20),
         ("icu", "icu", 1200, 2640),
     ]
-    assert one.anchors == {"admission": 0, "ed_arrival": -240, "ed_departure": 20, "end_of_stay": 5760}
+    assert one.anchors == {
+        "admission": 0,
+        "triage": -240,
+        "ed_arrival": -240,
+        "ed_departure": 20,
+        "end_of_stay": 5760,
+    }
     assert one.context == {"admission_source": "from home"}
     assert [f.charted for f in one.findings] == [-180]
 
@@ -222,7 +226,11 @@ def test_codes_of_an_earlier_admission_are_known_from_its_end(load):
     first, second = (c.case for c in cases)
     assert (first.case_id, first.findings) == ("fhir-before", ())
     ended = -(370 * 1440 + 600)  # 5 January 2023, 00:00, seen from 10 January 2024, 10:00
-    assert {(f.code.code, f.available) for f in second.findings} == {("I50.9", ended), ("E11.9", ended)}
+    assert {(f.code.code, f.available) for f in second.findings} == {
+        ("I50.9", ended),
+        ("E11.9", ended),
+        ("prior_admission", ended),
+    }
 
 
 def test_facts_without_an_encounter_belong_by_time_and_facts_of_later_admissions_never(load):
@@ -352,42 +360,6 @@ def test_home_drugs_allergies_family_reports_procedures_and_orders(load):
         "Procedure/billed": ("treatment", "0W9G3ZZ", "done", 5760),  # a billing code: known at discharge
     }
     assert next(f.pending_from for f in found if f.note == "DiagnosticReport/dr") == 60
-
-
-def test_truth_in_order_of_use_and_rank(load):
-    uses = [
-        diagnosis("CM", "cm", 1),
-        diagnosis("DD", "dd2", 2),
-        diagnosis("DD", "dd1", 1),
-        diagnosis("billing", "bill", 1),
-        diagnosis("AD", "ad2"),
-        diagnosis("AD", "ad1", 3),
-    ]
-    conditions = [condition(k, f"X{n}", encounter=E) for n, k in enumerate(("cm", "dd2", "dd1", "bill", "ad2", "ad1"))]
-    conditions[2]["code"]["coding"].insert(0, {"system": "http://snomed.info/sct", "code": "233604007"})
-    conditions[5]["recordedDate"] = "2024-01-10T12:00:00+01:00"
-    one = only(load(patient(), encounter(diagnosis=uses), *conditions))
-    assert one.case.findings == ()
-    admission, discharge = one.truth["admission_diagnosis"], one.truth["discharge_diagnosis"]
-    assert [(x.coding.code, x.rank, x.entered) for x in admission.labels] == [("X5", 1, 120), ("X4", 2, None)]
-    assert [(x.coding.code, x.rank, x.source_row) for x in discharge.labels] == [
-        ("X2", 1, "Condition/dd1"),
-        ("X1", 2, "Condition/dd2"),
-        ("X0", 3, "Condition/cm"),
-    ]
-    assert {x.coding.system for x in discharge.labels} == {ICD}
-    assert {x.strength for x in admission.labels} == {Strength.RECORDED_AT_TIME}
-    assert {x.strength for x in discharge.labels} == {Strength.RECORDED_LATER}
-
-
-def test_absent_truth_says_why(load):
-    text_only = {"resourceType": "Condition", "id": "t", "subject": P, "code": {"text": "CANARY"}}
-    uses = [diagnosis("AD", "gone", 1), diagnosis("DD", "t", 1), diagnosis("CM", "cm", 1)]
-    truth = only(load(patient(), encounter(diagnosis=uses), text_only, condition("cm"))).truth
-    assert truth["admission_diagnosis"].absent_reason == "Condition/gone is not in the import"
-    assert truth["discharge_diagnosis"].absent_reason == "Condition/t has no code"
-    truth = only(load(patient(), encounter(diagnosis=[diagnosis("CM", "cm", 1)]), condition("cm"))).truth
-    assert truth["discharge_diagnosis"].absent_reason == "Encounter.diagnosis has no use DD"
 
 
 def test_contained_and_uuid_references(load):

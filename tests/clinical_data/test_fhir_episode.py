@@ -89,7 +89,7 @@ DRUG = {
 }
 DRUGS = [
     ({"effectiveDateTime": "2024-03-10T10:00:00+00:00"}, FindingKind.TREATMENT),
-    ({"dateAsserted": "2024-03-14T07:00:00+00:00", "category": {"coding": [{"code": "discharge"}]}}, "treatment"),
+    ({"dateAsserted": "2024-03-14T07:00:00+00:00", "category": {"coding": [{"code": "inpatient"}]}}, "treatment"),
     ({"dateAsserted": "2024-03-10T09:00:00+00:00"}, FindingKind.MEDICATION_HOME),
     ({"effectiveDateTime": "2023-01-01", "dateAsserted": "2024-03-10T09:00:00+00:00"}, FindingKind.MEDICATION_HOME),
 ]

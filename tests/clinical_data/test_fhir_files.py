@@ -8,6 +8,7 @@ import pytest
 from fhir_building import (
     CANARY,
     E,
+    P,
     condition,
     diagnosis,
     encounter,
@@ -18,12 +19,15 @@ from fhir_building import (
     read,
     without,
 )
+from pydantic import ValidationError
 
 from clinical_data.case import FindingKind
 from clinical_data.errors import BadInputError
 from clinical_data.sources import ImportLog
 from clinical_data.sources.fhir import FhirSource
+from clinical_data.sources.fhir_models import model_of, validate
 from clinical_data.sources.fhir_times import age_at, parse_moment
+from clinical_data.sources.fhir_validate import why_invalid
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -230,14 +234,6 @@ def test_synthea():
     }
 
 
-@pytest.mark.shared_data
-def test_mimic_on_fhir():
-    cases, broken, _ = shared("mimic-iv-demo/fhir")
-    assert broken == []
-    assert len(cases) == 168 + 26
-    assert sum("ed_arrival" in c.case.anchors for c in cases) == 101 + 26
-
-
 def test_the_bundled_cases_import_without_loss():
     folder = Path(__file__).resolve().parents[2] / "clinical_data" / "demo" / "bundles"
     if not list(folder.glob("*.json.gz")):
@@ -249,3 +245,39 @@ def test_the_bundled_cases_import_without_loss():
         assert one.case.findings
         assert one.truth["admission_diagnosis"].labels
         assert one.truth["discharge_diagnosis"].labels
+
+
+MUTATIONS = [
+    {"status": 7},
+    {"subject": [P]},
+    {"subject": {"reference": 5}},
+    {"code": {"coding": "x"}},
+    {"code": {"coding": [{"code": "1", "extra": 2}]}},
+    {"category": {"text": "not a list"}},
+    {"category": [None]},
+    {"category": [{"text": "a"}, {"coding": [{"code": []}]}]},
+    {"valueQuantity": {"value": "many"}},
+    {"valueString": "second value"},
+    {"referenceRange": [{"low": {"value": 1}, "made_up": 1}]},
+    {"contained": [{"resourceType": "Medication", "id": "m"}]},
+    {"extension": [{"url": "x", "valueString": "y"}]},
+    {"_status": {"extension": [{"url": "x"}]}},
+    {"self": 1},
+    {},
+]
+
+
+@pytest.mark.parametrize("change", MUTATIONS)
+def test_equal_elements_are_validated_once_with_the_same_verdict(change):
+    model = model_of("Observation")
+    data = observation() | change
+    verdicts = []
+    for check in (lambda: model(**data), lambda: validate(model, data), lambda: validate(model, data)):
+        try:
+            check()
+            verdicts.append("")
+        except ValidationError as error:
+            verdicts.append(why_invalid(error))
+        except TypeError as error:
+            verdicts.append(type(error).__name__)
+    assert len(set(verdicts)) == 1
