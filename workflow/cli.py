@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinical_data.errors import WardstarError
-from workflow.commands import data, machine, runs
+from workflow.commands import cases, datasets, imports, machine, pathways, runs
 from workflow.commands.common import say
 
 app = typer.Typer(
@@ -67,9 +67,10 @@ def root(
 
 
 app.command("demo")(machine.demo_command)
-app.command("import")(data.import_command)
-app.add_typer(data.cases_app, name="cases")
-app.add_typer(data.pathway_app, name="pathway")
+app.add_typer(datasets.data_app, name="data")
+app.command("import")(imports.import_command)
+app.add_typer(cases.cases_app, name="cases")
+app.add_typer(pathways.pathway_app, name="pathway")
 app.command("replay")(runs.replay_command)
 app.command("resume")(runs.resume_command)
 app.add_typer(runs.runs_app, name="runs")

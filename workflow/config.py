@@ -12,7 +12,7 @@ from typing import Any
 
 from clinical_data.catalogue import load_catalogue
 from clinical_data.errors import BadInputError, UsageError
-from clinical_data.splits import SPLITS
+from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS
 from search.problem import SearchSettings
 from search.prompts import TEMPLATE_HASH
 from search.strategies import STRATEGIES, check_strategy
@@ -49,6 +49,7 @@ class ReplayOptions:
         pathway: name of a bundled pathway, or a YAML file.
         steps: steps to take; empty means all.
         split, limit: which cases; None means all.
+        split_scheme: what the split was drawn by, `patient` or `hospital`.
         generator, peer: model SPECs; peer None means the generator's weights under other seeds.
         settings: search settings that differ from their defaults.
     """
@@ -56,6 +57,7 @@ class ReplayOptions:
     pathway: str = "inpatient"
     steps: tuple[str, ...] = ()
     split: str | None = None
+    split_scheme: str = PATIENT_SCHEME
     limit: int | None = None
     strategy: str = "rstar"
     value: str = "self_consistency"
@@ -80,6 +82,7 @@ class PreparedRun:
     pathway_sha256: str
     plans: dict[str, StepPlan]
     split: str | None
+    split_scheme: str
     limit: int | None
     strategy: str
     chart_access: str
@@ -113,6 +116,7 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
         },
         "steps": [s.name for s in loaded.pathway.steps if s.name in steps],
         "split": options.split,
+        "split_scheme": options.split_scheme,
         "limit": options.limit,
         "strategy": options.strategy,
         "settings": asdict(settings),
@@ -147,6 +151,7 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         pathway_sha256=loaded.sha256,
         plans={name: plan_step(pathway.step(name), catalogue, settings) for name in config["steps"]},
         split=config["split"],
+        split_scheme=config["split_scheme"],
         limit=config["limit"],
         strategy=config["strategy"],
         chart_access=config["chart_access"],
@@ -211,6 +216,7 @@ def _check(options: ReplayOptions) -> None:
         "chart_access": ("hindsight",),
         "predecessors": ("predicted", "none"),
         "split": (None, *SPLITS),
+        "split_scheme": SCHEMES,
     }
     for name, values in known.items():
         if getattr(options, name) not in values:

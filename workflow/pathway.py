@@ -21,7 +21,7 @@ from clinical_data.vocabulary import load_vocabulary
 from search.problem import SearchSettings
 
 END = "end"
-ANCHORS = ("admission", "ed_arrival", "ed_departure", "end_of_stay")
+ANCHORS = ("triage", "admission", "ed_arrival", "ed_departure", "end_of_stay")
 PREDICATES = ("has_ed_stay", "abstained", "budget_left", "answer_settled", "clock_passed")
 NOT_YET = ("budget_left",)  # a run has no budget of its own yet
 
@@ -35,7 +35,7 @@ class _Part(BaseModel):
 class Clock(_Part):
     """When a step is taken: an anchor of the case, plus minutes; `text` says it in prompts and reports."""
 
-    anchor: Literal["admission", "ed_arrival", "ed_departure", "end_of_stay"]
+    anchor: Literal["triage", "admission", "ed_arrival", "ed_departure", "end_of_stay"]
     plus_minutes: int = 0
     text: str = Field(min_length=1)
 

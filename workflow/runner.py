@@ -129,9 +129,9 @@ def _database(url: str) -> Iterator[Engine]:
 
 def _case_ids(engine: Engine, prepared: PreparedRun) -> list[str]:
     reader = CaseReader(engine)
-    ids = reader.case_ids(split=prepared.split, limit=prepared.limit)
+    ids = reader.case_ids(split=prepared.split, limit=prepared.limit, scheme=prepared.split_scheme)
     if not ids and reader.count():
-        raise UsageError(f"no case in split {prepared.split}")
+        raise UsageError(f"no case in split {prepared.split} by {prepared.split_scheme}")
     if not ids:
         raise UsageError("the database holds no cases", hint="`wardstar import fhir PATH` puts some in")
     return ids

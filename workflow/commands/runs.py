@@ -36,6 +36,9 @@ def replay_command(
     pathway: Annotated[str, typer.Option("--pathway", help="Name of a bundled pathway, or a YAML file.")] = "",
     steps: Annotated[str, typer.Option("--steps", help="Steps to take, with commas between; all when left out.")] = "",
     split: Annotated[str, typer.Option("--split", help="train, tuning or held-out; all cases when left out.")] = "",
+    split_scheme: Annotated[
+        str, typer.Option("--split-scheme", help="What the split was drawn by: patient (default) or hospital.")
+    ] = "",
     limit: Annotated[int | None, typer.Option("--limit", help="First N cases, in order of case id.")] = None,
     strategy: Annotated[
         str, typer.Option("--strategy", help="rstar (default), greedy, self-consistency or full-information.")
@@ -79,6 +82,7 @@ def replay_command(
         "pathway": pathway,
         "steps": tuple(s.strip() for s in steps.split(",") if s.strip()),
         "split": split,
+        "split_scheme": split_scheme,
         "limit": limit,
         "strategy": strategy,
         "value": value,

@@ -1,0 +1,95 @@
+"""`wardstar import`: reads recorded cases into a database and says what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clinical_data.errors import UsageError
+from workflow.commands.common import DEFAULT_DB, Db, err_console, show_table
+
+if TYPE_CHECKING:
+    from workflow.importing import ImportSummary
+
+MOST_REASONS = 8
+
+
+def import_command(
+    source: Annotated[str, typer.Argument(help="fhir, mimic-iv, mimic-iii, eicu, meds, osce or ddxplus.")],
+    path: Annotated[Path, typer.Argument(help="A file or folder of that source.")],
+    db: Db = DEFAULT_DB,
+    condition_rank: Annotated[
+        Path | None,
+        typer.Option("--condition-rank", help="Ranks of the Conditions of MIMIC-IV on FHIR (condition_rank.csv.gz)."),
+    ] = None,
+) -> None:
+    """Imports recorded cases. Importing the same again changes nothing; an import that was killed goes on."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from workflow.importing import import_cases
+
+    if condition_rank is not None and source != "fhir":
+        raise UsageError("--condition-rank belongs to `import fhir`", hint="tables carry the rank themselves")
+    console = err_console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"importing {path.name}", total=None)
+        summary = import_cases(
+            db,
+            source,
+            path,
+            lambda done, total: bar.update(task, completed=done, total=total or None),
+            condition_rank=condition_rank,
+        )
+    show_import(summary)
+
+
+def show_import(summary: ImportSummary) -> None:
+    """Writes what an import found, which recorded labels there are, and what it could not use."""
+    stored = ", ".join(f"{n:,} {what}" for what, n in sorted(summary.stored.items()) if n)
+    rows = [("cases", f"{summary.cases:,} ({stored})"), ("patients", f"{summary.patients:,}")]
+    rows += [("read", f"{n:,} {kind}") for kind, n in sorted(summary.read.items())]
+    show_table(["found", ""], rows)
+    steps = []
+    for step in summary.labels:
+        reasons = summary.absent.get(step)
+        words = "; ".join(f"{n:,}: {why}" for why, n in reasons.most_common(3)) if reasons else ""
+        steps.append((step.replace("_", " "), f"{summary.labels[step]:,} of {summary.cases:,}", words))
+    show_table(["recorded label of the step", "cases", "why the others have none"], steps)
+    show_unused(summary)
+
+
+def show_unused(summary: ImportSummary) -> None:
+    """Writes what an import left out, and why; nothing when it used everything."""
+    missing = [why.split()[1] for why in summary.unused if why.startswith("table ") and why.endswith(" is missing")]
+    left = [(why, n) for why, n in summary.unused.most_common() if not why.endswith(" is missing")]
+    unused = [("of no use here", why, f"{n:,}") for why, n in left[:MOST_REASONS]]
+    if rest := left[MOST_REASONS:]:
+        unused.append(("of no use here", f"{len(rest)} more reasons", f"{sum(n for _, n in rest):,}"))
+    if missing:
+        unused.append(("not in this folder", "tables " + ", ".join(sorted(missing)), ""))
+    if summary.quarantined:
+        unused.append(
+            ("broken, set aside", "all are listed in the database, table quarantine", f"{summary.quarantined:,}")
+        )
+    for q in summary.first_quarantined:
+        place = q.file if q.line is None else f"{q.file}:{q.line}"
+        unused.append(("  such as", f"{place}: {f'{q.resource}: ' if q.resource else ''}{q.reason}", ""))
+    if unused:
+        show_table(["not used", "what and why", "rows"], unused)
