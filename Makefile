@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.wardstar-ready
 
-.PHONY: setup demo test check format bench docs clean
+.PHONY: setup demo test check format bench bench-scale docs clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,11 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run
+
+# Half an hour and more: 1,000,000 FHIR resources, and tables of 200,000 admissions. Not part of `bench`.
+bench-scale: setup
+	$(BIN)/python -m benchmarks.scale_fhir 1000000
+	$(BIN)/python -m benchmarks.scale_tables 200000 --share 0.25
 
 docs: setup
 	$(BIN)/typer workflow.cli utils docs --name wardstar --title "Command line" --output docs/cli.md

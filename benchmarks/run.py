@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results.json"
 
 def sections():
     """Yields name and function of each section; heavy imports wait until a section runs."""
-    from benchmarks import engine, fhir_import, prefill, tokens
+    from benchmarks import engine, fhir_import, prefill, scale_fhir, scale_tables, tokens
 
     def sharing():
         figures = prefill.prefill_sharing_speedup()
@@ -31,6 +31,8 @@ def sections():
 
     yield "engine", engine.measure
     yield "FHIR import", fhir_import.measure
+    yield "FHIR import as a user runs it", lambda: scale_fhir.measure(20_000, kill=False)
+    yield "table import as a user runs it", lambda: scale_tables.measure(1_000, kill=False)
     yield "prefill sharing", sharing
     yield "token frugality", tokens.measure
 

@@ -1,6 +1,6 @@
 """Import of a large generated FHIR folder: time against bare validation, peak memory of all processes, kill and resume.
 
-    python -m benchmarks.scale_fhir [--resources 1000000] [--workers N] [--no-kill]
+    python -m benchmarks.scale_fhir [RESOURCES] [--no-kill]      20,000 unless told; 1,000,000 for the full measurement
 
 Prints one line of JSON. Bare validation is one process; the import runs in a process tree of its own.
 """
@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
-import signal
-import subprocess
-import sys
+import json
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,17 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 
 from benchmarks.fhir_import import OBSERVATIONS, resources, validate
-from clinical_data.sources import ImportJob, ImportLog
-from clinical_data.sources.fhir import FhirSource
+from benchmarks.watched import run_import
 from clinical_data.sources.fhir_pool import MOST_WORKERS, usable_processors
-from clinical_data.sources.fhir_stage import FILE
-from clinical_data.store.case_store import CaseStore
-from evaluation.store import open_database
-
-_SAMPLE_SECONDS = 0.2
 
 
 def generate(folder: Path, number: int) -> int:
@@ -64,101 +53,47 @@ def _lines(folder: Path) -> Iterator[bytes]:
             yield from text
 
 
-class Import:
-    """A running import, with the memory of all its processes watched."""
+def measure(number: int = 20_000, kill: bool = True) -> dict[str, float | int | bool]:
+    """Returns time, ratio to bare validation, peak memory, and what a kill halfway costs.
 
-    def __init__(self, data: Path, place: Path, workers: int) -> None:
-        command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.scale_fhir"]
-        self.begun = time.perf_counter()
-        self.process = subprocess.Popen([*command, "--import-into", str(place), str(data), "--workers", str(workers)])
-        self.peak = 0
-        self.most = 0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while self.process.poll() is None:
-            try:
-                root = psutil.Process(self.process.pid)
-                tree = [root, *root.children(recursive=True)]
-                self.peak = max(self.peak, sum(p.memory_info().rss for p in tree))
-                self.most = max(self.most, len(tree))
-            except psutil.Error:  # one of them ended meanwhile
-                continue
-            finally:
-                time.sleep(_SAMPLE_SECONDS)
-
-    def end(self) -> float:
-        """Waits for the end; returns the seconds since the begin."""
-        if self.process.wait():
-            raise RuntimeError(f"the import ended with {self.process.returncode}")
-        return time.perf_counter() - self.begun
-
-    def kill_at(self, size: int, file: Path) -> float:
-        """Kills the import when a file has grown to a size; returns the seconds since the begin."""
-        while self.process.poll() is None and not (file.is_file() and file.stat().st_size >= size):
-            time.sleep(0.05)
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        return time.perf_counter() - self.begun
-
-
-def run_import(data: Path, place: Path, workers: int) -> None:
-    """Imports a folder into a database, staging in a workspace that outlives a kill."""
-    engine = open_database(f"sqlite:///{place}/a.db", create=True)
-    store = CaseStore(engine)
-    broken: list[object] = []
-    job = ImportJob(workspace=place / "stage")
-    store.put_many(FhirSource(workers or None).read(data, ImportLog(broken.append), job))
-    engine.dispose()
-    if broken:
-        raise RuntimeError("the benchmark's own resources did not import")
-
-
-def measure(number: int, workers: int = 0, kill: bool = True) -> dict[str, float]:
-    """Returns time, ratio to bare validation, peak memory, and what a kill in the middle costs."""
+    Raises:
+        RuntimeError: the import failed, or left something out.
+    """
     with tempfile.TemporaryDirectory(prefix="wardstar-scale-") as name:
-        data, whole, killed = (Path(name) / part for part in ("data", "whole", "killed"))
-        for folder in (data, whole, killed):
-            folder.mkdir()
+        home, data = Path(name), Path(name) / "data"
+        data.mkdir()
         written = generate(data, number)
         validate(orjson.dumps(r) for r in resources(1))  # build the models outside the timing
         alone = bare(data)
-        running = Import(data, whole, workers)
-        seconds = running.end()
-        found = {
-            "scale_fhir_resources": written,
-            "scale_fhir_bare_validation_seconds": round(alone, 1),
-            "scale_fhir_import_seconds": round(seconds, 1),
-            "scale_fhir_time_over_bare": round(seconds / alone, 3),
-            "scale_fhir_peak_memory_mb": round(running.peak / 1e6, 1),
-            "scale_fhir_processes": running.most,
-            "scale_fhir_workers": workers or min(usable_processors(), MOST_WORKERS),
+        whole = run_import("fhir", data, home / "whole.db")
+        if whole.quarantined or whole.cases != written // (OBSERVATIONS + 3):
+            raise RuntimeError("the benchmark's own resources did not import")
+        found: dict[str, float | int | bool] = {
+            "fhir_scale_resources": written,
+            "fhir_scale_bare_validation_seconds": round(alone, 1),
+            "fhir_scale_import_seconds": round(whole.seconds, 1),
+            "fhir_scale_import_over_bare_validation": round(whole.seconds / alone, 3),
+            "fhir_scale_peak_mb": round(whole.peak_mb),
+            "fhir_scale_workers": min(usable_processors(), MOST_WORKERS),
         }
         if kill:
-            half = (whole / "stage" / FILE).stat().st_size // 3
-            first = Import(data, killed, workers).kill_at(half, killed / "stage" / FILE)
-            again = Import(data, killed, workers).end()
-            found |= {
-                "scale_fhir_killed_after_seconds": round(first, 1),
-                "scale_fhir_resumed_seconds": round(again, 1),
-                "scale_fhir_kill_cost": round((first + again) / seconds, 3),
-            }
+            first = run_import("fhir", data, home / "killed.db", lambda seconds: seconds > whole.seconds / 2)
+            again = run_import("fhir", data, home / "killed.db")
+            if again.cases != whole.cases:
+                raise RuntimeError("the import that was killed and resumed holds something else")
+            found["fhir_scale_resume_after_kill_seconds"] = round(again.seconds, 1)
+            found["fhir_scale_resumed"] = bool(again.resumed)
+            found["fhir_scale_kill_cost"] = round((first.seconds + again.seconds) / whole.seconds, 2)
     return found
 
 
 def main() -> None:
-    """Runs the benchmark, or, called by itself, one import."""
+    """Runs the benchmark at a size given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--resources", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("resources", nargs="?", type=int, default=20_000)
     parser.add_argument("--no-kill", action="store_true")
-    parser.add_argument("--import-into", type=Path)
     chosen = parser.parse_args()
-    if chosen.import_into:
-        run_import(chosen.data, chosen.import_into, chosen.workers)
-    else:
-        print(orjson.dumps(measure(chosen.resources, chosen.workers, not chosen.no_kill)).decode())
+    print(json.dumps(measure(chosen.resources, not chosen.no_kill)))
 
 
 if __name__ == "__main__":

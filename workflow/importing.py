@@ -123,6 +123,7 @@ def import_cases(
                 f"no hospital case in it ({summary.quarantined} rows quarantined)", file=path, hint=hint
             )
     summary.seconds = time.perf_counter() - began
+    summary.resumed = summary.resumed or found
     return summary
 
 

@@ -231,7 +231,7 @@ def _read_json(folder: Path, name: str, form: TypeAdapter[_T]) -> _T:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(str(first["msg"]), file=path, field=place or None) from error
+        raise BadInputError(str(first["msg"]), file=path, field=place or None) from None  # it quotes the file
     except (OSError, EOFError) as error:
         raise BadInputError(f"cannot be read ({type(error).__name__})", file=path) from error
 

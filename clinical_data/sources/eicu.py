@@ -16,12 +16,12 @@ from pathlib import Path
 from clinical_data.case import Case, Encounter, Finding, Patient, make_id, sort_findings
 from clinical_data.catalogue import load_catalogue
 from clinical_data.ground_truth import LabelledCase
-from clinical_data.sources import ImportJob, ImportLog
+from clinical_data.sources import ImportJob, ImportLog, Quarantined
 from clinical_data.sources.eicu_bedside import CARE_PLAN, CHARTED
 from clinical_data.sources.eicu_findings import BUILDERS, earlier_stays
 from clinical_data.sources.eicu_make import SOURCE
 from clinical_data.sources.eicu_names import clean
-from clinical_data.sources.eicu_tables import PATIENT, STAY, TABLES, feed_queries, root_query
+from clinical_data.sources.eicu_tables import PATIENT, STAY, TABLES, UNUSABLE, feed_queries, root_query
 from clinical_data.sources.eicu_truth import recorded_truth
 from clinical_data.sources.tables import Row, TableFolder
 
@@ -51,6 +51,9 @@ def _cases(path: Path, import_log: ImportLog, job: ImportJob) -> Iterator[Labell
     with TableFolder(path, TABLES, import_log, job) as folder:
         folder.load(PATIENT.name)
         log.info("eICU tables loaded: %d of %d", len(folder.loaded), len(TABLES))
+        for (stay,) in folder.database.execute(UNUSABLE).fetchall():
+            reason = "the unit stay ends before it begins"
+            import_log.quarantined(Quarantined(PATIENT.name, None, reason, f"{PATIENT.name} {stay}"))
         folder.arrange(root_query(folder.loaded), feed_queries(folder.loaded, tuple(CHARTED), tuple(CARE_PLAN)))
         for row, rows in folder.cases(lambda stay: job.stored(make_id(SOURCE, stay))):
             case = _case(row, _findings(row, rows, import_log))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from clinical_data.sources.tables import NUMBER, TEXT, WHOLE, Table
 
 STAY = "patientunitstayid"
+OFFSET = "INTEGER"  # minutes; one that is longer than any life is no time of a stay
 
 
 def _table(name: str, key: str, needed: tuple[str, ...] = (), optional: tuple[str, ...] = (), **columns: str) -> Table:
@@ -23,7 +24,7 @@ def _table(name: str, key: str, needed: tuple[str, ...] = (), optional: tuple[st
 
 PATIENT = _table(
     "patient", STAY, ("uniquepid",), uniquepid=TEXT, gender=TEXT, age=TEXT, hospitalid=TEXT, unittype=TEXT,
-    unitadmitsource=TEXT, unitvisitnumber=WHOLE, unitdischargeoffset=WHOLE, unitdischargelocation=TEXT,
+    unitadmitsource=TEXT, unitvisitnumber=WHOLE, unitdischargeoffset=OFFSET, unitdischargelocation=TEXT,
     unitdischargestatus=TEXT,
 )  # fmt: skip
 _OF_A_CASE = (
@@ -37,56 +38,56 @@ HOSPITAL = Table(
 
 # What may become part of a case.
 CASE_TABLES = (
-    _table("pastHistory", "pasthistoryid", ("pasthistoryoffset", "pasthistorypath"), pasthistoryoffset=WHOLE,
-           pasthistoryenteredoffset=WHOLE, pasthistorypath=TEXT, pasthistoryvalue=TEXT),
-    _table("physicalExam", "physicalexamid", ("physicalexamoffset", "physicalexampath"), physicalexamoffset=WHOLE,
+    _table("pastHistory", "pasthistoryid", ("pasthistoryoffset", "pasthistorypath"), pasthistoryoffset=OFFSET,
+           pasthistoryenteredoffset=OFFSET, pasthistorypath=TEXT, pasthistoryvalue=TEXT),
+    _table("physicalExam", "physicalexamid", ("physicalexamoffset", "physicalexampath"), physicalexamoffset=OFFSET,
            physicalexampath=TEXT, physicalexamvalue=TEXT, physicalexamtext=TEXT),
-    _table("note", "noteid", ("noteoffset", "notepath"), noteoffset=WHOLE, noteenteredoffset=WHOLE, notepath=TEXT,
+    _table("note", "noteid", ("noteoffset", "notepath"), noteoffset=OFFSET, noteenteredoffset=OFFSET, notepath=TEXT,
            notevalue=TEXT),
-    _table("lab", "labid", ("labresultoffset", "labname"), labresultoffset=WHOLE, labresultrevisedoffset=WHOLE,
+    _table("lab", "labid", ("labresultoffset", "labname"), labresultoffset=OFFSET, labresultrevisedoffset=OFFSET,
            labname=TEXT, labresult=NUMBER, labresulttext=TEXT, labmeasurenamesystem=TEXT),
-    _table("customLab", "customlabid", ("labotheroffset", "labothername"), labotheroffset=WHOLE, labothername=TEXT,
+    _table("customLab", "customlabid", ("labotheroffset", "labothername"), labotheroffset=OFFSET, labothername=TEXT,
            labotherresult=NUMBER, labothervaluetext=TEXT),
-    _table("admissiondrug", "admissiondrugid", ("drugoffset",), drugoffset=WHOLE, drugenteredoffset=WHOLE,
+    _table("admissiondrug", "admissiondrugid", ("drugoffset",), drugoffset=OFFSET, drugenteredoffset=OFFSET,
            drugname=TEXT, drugdosage=NUMBER, drugunit=TEXT, drugadmitfrequency=TEXT),
-    _table("allergy", "allergyid", ("allergyoffset",), allergyoffset=WHOLE, allergyenteredoffset=WHOLE,
+    _table("allergy", "allergyid", ("allergyoffset",), allergyoffset=OFFSET, allergyenteredoffset=OFFSET,
            allergytype=TEXT, allergyname=TEXT),
-    _table("vitalAperiodic", "vitalaperiodicid", ("observationoffset",), observationoffset=WHOLE,
+    _table("vitalAperiodic", "vitalaperiodicid", ("observationoffset",), observationoffset=OFFSET,
            noninvasivesystolic=NUMBER, noninvasivediastolic=NUMBER, noninvasivemean=NUMBER),
-    _table("vitalPeriodic", "vitalperiodicid", ("observationoffset",), observationoffset=WHOLE, temperature=NUMBER,
+    _table("vitalPeriodic", "vitalperiodicid", ("observationoffset",), observationoffset=OFFSET, temperature=NUMBER,
            sao2=NUMBER, heartrate=NUMBER, respiration=NUMBER, cvp=NUMBER, systemicsystolic=NUMBER,
            systemicdiastolic=NUMBER, systemicmean=NUMBER, icp=NUMBER),
     _table("nurseCharting", "nursingchartid", ("nursingchartoffset", "nursingchartcelltypevallabel"),
-           nursingchartoffset=WHOLE, nursingchartentryoffset=WHOLE, nursingchartcelltypevallabel=TEXT,
+           nursingchartoffset=OFFSET, nursingchartentryoffset=OFFSET, nursingchartcelltypevallabel=TEXT,
            nursingchartcelltypevalname=TEXT, nursingchartvalue=TEXT),
-    _table("nurseAssessment", "nurseassessid", ("nurseassessoffset", "cellattributepath"), nurseassessoffset=WHOLE,
-           nurseassessentryoffset=WHOLE, cellattributepath=TEXT, cellattributevalue=TEXT),
-    _table("nurseCare", "nursecareid", ("nursecareoffset", "cellattributepath"), nursecareoffset=WHOLE,
-           nursecareentryoffset=WHOLE, cellattributepath=TEXT, cellattributevalue=TEXT),
-    _table("intakeOutput", "intakeoutputid", ("intakeoutputoffset", "cellpath"), intakeoutputoffset=WHOLE,
-           intakeoutputentryoffset=WHOLE, cellpath=TEXT, cellvaluenumeric=NUMBER),
-    _table("respiratoryCharting", "respchartid", ("respchartoffset", "respchartvaluelabel"), respchartoffset=WHOLE,
-           respchartentryoffset=WHOLE, respchartvaluelabel=TEXT, respchartvalue=TEXT),
-    _table("respiratoryCare", "respcareid", ("respcarestatusoffset",), respcarestatusoffset=WHOLE, airwaytype=TEXT,
-           ventstartoffset=WHOLE),
-    _table("carePlanGeneral", "cplgeneralid", ("cplitemoffset", "cplgroup"), cplitemoffset=WHOLE, cplgroup=TEXT,
+    _table("nurseAssessment", "nurseassessid", ("nurseassessoffset", "cellattributepath"), nurseassessoffset=OFFSET,
+           nurseassessentryoffset=OFFSET, cellattributepath=TEXT, cellattributevalue=TEXT),
+    _table("nurseCare", "nursecareid", ("nursecareoffset", "cellattributepath"), nursecareoffset=OFFSET,
+           nursecareentryoffset=OFFSET, cellattributepath=TEXT, cellattributevalue=TEXT),
+    _table("intakeOutput", "intakeoutputid", ("intakeoutputoffset", "cellpath"), intakeoutputoffset=OFFSET,
+           intakeoutputentryoffset=OFFSET, cellpath=TEXT, cellvaluenumeric=NUMBER),
+    _table("respiratoryCharting", "respchartid", ("respchartoffset", "respchartvaluelabel"), respchartoffset=OFFSET,
+           respchartentryoffset=OFFSET, respchartvaluelabel=TEXT, respchartvalue=TEXT),
+    _table("respiratoryCare", "respcareid", ("respcarestatusoffset",), respcarestatusoffset=OFFSET, airwaytype=TEXT,
+           ventstartoffset=OFFSET),
+    _table("carePlanGeneral", "cplgeneralid", ("cplitemoffset", "cplgroup"), cplitemoffset=OFFSET, cplgroup=TEXT,
            cplitemvalue=TEXT),
-    _table("carePlanCareProvider", "cplcareprovderid", ("careprovidersaveoffset",), careprovidersaveoffset=WHOLE,
+    _table("carePlanCareProvider", "cplcareprovderid", ("careprovidersaveoffset",), careprovidersaveoffset=OFFSET,
            specialty=TEXT),
-    _table("microLab", "microlabid", ("culturetakenoffset", "culturesite"), culturetakenoffset=WHOLE, culturesite=TEXT,
+    _table("microLab", "microlabid", ("culturetakenoffset", "culturesite"), culturetakenoffset=OFFSET, culturesite=TEXT,
            organism=TEXT, antibiotic=TEXT, sensitivitylevel=TEXT),
-    _table("treatment", "treatmentid", ("treatmentoffset", "treatmentstring"), treatmentoffset=WHOLE,
+    _table("treatment", "treatmentid", ("treatmentoffset", "treatmentstring"), treatmentoffset=OFFSET,
            treatmentstring=TEXT),
-    _table("infusiondrug", "infusiondrugid", ("infusionoffset",), infusionoffset=WHOLE, drugname=TEXT, drugrate=TEXT),
-    _table("medication", "medicationid", ("drugorderoffset",), ("prn",), drugorderoffset=WHOLE, drugstartoffset=WHOLE,
+    _table("infusiondrug", "infusiondrugid", ("infusionoffset",), infusionoffset=OFFSET, drugname=TEXT, drugrate=TEXT),
+    _table("medication", "medicationid", ("drugorderoffset",), ("prn",), drugorderoffset=OFFSET, drugstartoffset=OFFSET,
            drugname=TEXT, routeadmin=TEXT, frequency=TEXT, prn=TEXT),
 )  # fmt: skip
 
 # What holds the recorded answers; no row of these reaches a case.
 TRUTH_TABLES = (
-    _table("admissionDx", "admissiondxid", ("admitdxenteredoffset", "admitdxpath"), admitdxenteredoffset=WHOLE,
+    _table("admissionDx", "admissiondxid", ("admitdxenteredoffset", "admitdxpath"), admitdxenteredoffset=OFFSET,
            admitdxpath=TEXT),
-    _table("diagnosis", "diagnosisid", ("diagnosisoffset", "diagnosisstring"), diagnosisoffset=WHOLE,
+    _table("diagnosis", "diagnosisid", ("diagnosisoffset", "diagnosisstring"), diagnosisoffset=OFFSET,
            diagnosisstring=TEXT, diagnosispriority=TEXT, activeupondischarge=TEXT),
 )  # fmt: skip
 
@@ -101,17 +102,21 @@ _URINE = r"\|output \(ml\)\|.*(urine|urinary|foley|urethral|indwelling catheter|
 _NO_VOLUME = r"count|occurr|number|incontinen"
 
 
+_SOUND = "coalesce(p.unitdischargeoffset, 0) >= 0"
+UNUSABLE = f"SELECT p.{STAY} FROM patient p WHERE NOT ({_SOUND}) ORDER BY p.{STAY}"  # stays that end before they begin
+
+
 def root_query(loaded: set[str]) -> str:
     """Returns the query of one row per stay: what a case is built from, and nothing that tells how the stay ended."""
     of_patient = ", ".join(f"p.{c}" for c in (STAY, *_OF_A_CASE))
     hospital = [c for c in HOSPITAL.columns if c != "hospitalid"]
     if HOSPITAL.name not in loaded:
         absent = ", ".join(f"NULL AS {c}" for c in hospital)
-        return f"SELECT CAST(p.{STAY} AS VARCHAR) AS case_key, {of_patient}, {absent} FROM patient p"
+        return f"SELECT CAST(p.{STAY} AS VARCHAR) AS case_key, {of_patient}, {absent} FROM patient p WHERE {_SOUND}"
     of_hospital = ", ".join(f"h.{c}" for c in hospital)
     return (
         f"SELECT CAST(p.{STAY} AS VARCHAR) AS case_key, {of_patient}, {of_hospital} "
-        "FROM patient p LEFT JOIN hospital h USING (hospitalid)"
+        f"FROM patient p LEFT JOIN hospital h USING (hospitalid) WHERE {_SOUND}"
     )
 
 

@@ -68,7 +68,6 @@ def recorded_truth(
         "admission_diagnosis": _admission(case, rows.get("admissionDx", [])),
         "differential": _differential(diagnoses),
         "workup": workup_labels(case, catalogue),
-        "result_update": "needs no label of its own",
         "treatment": treatment_labels(case),
         "disposition": _disposition(rows[DISCHARGE]),
         "discharge_diagnosis": _discharge(diagnoses),

@@ -75,7 +75,6 @@ def truth_of(
             "admission_diagnosis": ranked.admission(admission),
             "differential": _differential(case, stay, facts) or ranked.differential(),
             "workup": _workup(case, stay, facts, stage, catalogue),
-            "result_update": "needs no label of its own: it is scored by the change of the discharge diagnosis",
             "treatment": treatment_labels(case),
             "disposition": _disposition(stay),
             "discharge_diagnosis": ranked.discharge(discharge),
@@ -134,7 +133,7 @@ class _Ranked:
         # Of several ED stays the last one led to the admission.
         self._emergency = next((first[p.key] for p in reversed(stay.parts) if p.key in first), None)
         self._why = ""
-        if coded and not stage.has_ranks:
+        if coded and not stage.has_ranks and not stay.own.diagnoses:
             self._why = NO_RANK
         elif stay.visit_alone and first:
             self._why = "a visit to the emergency department without admission"

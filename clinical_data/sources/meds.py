@@ -22,7 +22,7 @@ from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strengt
 from clinical_data.sources import ImportJob, ImportLog, Quarantined
 from clinical_data.sources.meds_shards import MedsFolder
 from clinical_data.sources.meds_stays import FEEDS, ROOT, open_stays
-from clinical_data.sources.mimic_common import NO_LABEL_NEEDED, SEX, age_of, anchors_of, destination, make
+from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination, make
 from clinical_data.sources.mimic_iv_findings import clean
 from clinical_data.sources.step_truth import every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row
@@ -135,7 +135,6 @@ def _truth(case: Case, rows: dict[str, list[Row]], catalogue: Catalogue) -> dict
             "admission_diagnosis": "the events hold no admission diagnosis",
             "differential": "the events hold no rival diagnoses",
             "workup": workup_labels(case, catalogue),
-            "result_update": NO_LABEL_NEEDED,
             "treatment": treatment_labels(case),
             "disposition": "the record has no end of the stay"
             if end is None

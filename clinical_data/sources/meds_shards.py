@@ -30,6 +30,8 @@ _CODES = "metadata/codes.parquet"
 _SPLITS = "metadata/subject_splits.parquet"
 EVENTS = "events"  # what the import log calls the rows of all shards
 
+_LONGEST = 2_000_000  # bytes of a text, as in a line of a table
+
 # of an event of a shard `e`
 _SOUND = "(e.subject_id IS NOT NULL AND coalesce(e.code, '') <> '' AND (e.time IS NULL OR usable(e.time)))"
 
@@ -63,7 +65,8 @@ class MedsFolder(TableFolder):
         """
         if not folder.is_dir():
             raise BadInputError("no such folder", file=folder, hint="name the folder that holds data and metadata")
-        self._shards = sorted((folder / "data").rglob("*.parquet"))
+        found = sorted((folder / "data").rglob("*.parquet"))
+        self._shards = [path for path in found if path.is_file()]
         if not self._shards:
             raise BadInputError("no shard (data/**/*.parquet)", file=folder)
         super().__init__(folder, (), log, job)
@@ -71,6 +74,9 @@ class MedsFolder(TableFolder):
         self.database.execute(_SCHEMA)
         self.database.execute(MACROS)
         self.dataset = self._dataset()
+        for path in found:
+            if path not in self._shards:  # a folder, or a link that leads nowhere
+                log.quarantined(Quarantined(self._shown(path), None, "no file that can be read", "shard"))
 
     def __enter__(self) -> MedsFolder:
         return self
@@ -118,6 +124,9 @@ class MedsFolder(TableFolder):
             if name in columns:
                 _need(columns, {name: kinds})
         self._learn(source)
+        if "text_value" in columns:
+            self._drop_long(table.name, source)
+            source = f"(SELECT * FROM {source} WHERE coalesce(strlen(CAST(text_value AS VARCHAR)), 0) <= {_LONGEST})"
         self._broken(table.name, source)
         return self._copy_events(table.name, source, columns)
 
@@ -143,6 +152,14 @@ class MedsFolder(TableFolder):
         learned = [_row(code, meaning_of(code, text, [p for p in parents if p])) for code, text, parents in rows]
         columns = ", ".join(f"unnest(${i})" for i in range(1, len(learned[0]) + 1))
         self.database.execute(f"INSERT INTO codes SELECT {columns}", [list(c) for c in zip(*learned, strict=True)])
+
+    def _drop_long(self, unit: str, source: str) -> None:
+        self.database.execute(
+            f"""INSERT INTO wardstar_trouble
+            SELECT $unit, $unit, e.file_row_number + 1, 'text_value is too long', 'event' FROM {source} e
+            WHERE strlen(CAST(e.text_value AS VARCHAR)) > {_LONGEST} ORDER BY e.file_row_number""",
+            {"unit": unit},
+        )
 
     def _broken(self, unit: str, source: str) -> None:
         self.database.execute(

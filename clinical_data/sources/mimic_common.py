@@ -13,7 +13,6 @@ from clinical_data.sources.step_truth import disposition_label
 
 SEX = {"M": "male", "F": "female"}
 
-NO_LABEL_NEEDED = "this step is scored by what the next results change, not against a label"
 DIED = "died in hospital"
 
 # Where a survivor went. Who leaves against advice goes home: the question is where to, not on whose decision.

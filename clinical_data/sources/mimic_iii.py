@@ -18,7 +18,7 @@ from clinical_data.case import Case, Coding, Encounter, Finding, Patient, make_i
 from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
 from clinical_data.sources import ImportJob, ImportLog, Quarantined
-from clinical_data.sources.mimic_common import NO_LABEL_NEEDED, SEX, age_of, anchors_of, destination
+from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination
 from clinical_data.sources.mimic_iii_findings import BUILDERS, OWN, SOURCE, culture
 from clinical_data.sources.mimic_iii_tables import ADMISSIONS, FEEDS, OTHER_NOTES, ROOT, TABLES, open_stays
 from clinical_data.sources.mimic_iv_findings import clean, icd
@@ -113,7 +113,6 @@ def _truth(case: Case, rows: dict[str, list[Row]], loaded: set[str], catalogue: 
             "admission_diagnosis": _admission(case, outcome),
             "differential": "MIMIC-III records no rival diagnoses",
             "workup": workup_labels(case, catalogue),
-            "result_update": NO_LABEL_NEEDED,
             "treatment": treatment_labels(case),
             "disposition": place,
             "discharge_diagnosis": _discharge(rows["truth_diagnoses"])

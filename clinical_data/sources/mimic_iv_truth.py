@@ -15,7 +15,7 @@ from __future__ import annotations
 from clinical_data.case import Case
 from clinical_data.catalogue import Catalogue
 from clinical_data.ground_truth import GroundTruth, Label, Strength
-from clinical_data.sources.mimic_common import DIED, NO_LABEL_NEEDED, destination
+from clinical_data.sources.mimic_common import DIED, destination
 from clinical_data.sources.mimic_iv_findings import clean, icd
 from clinical_data.sources.step_truth import acuity_label, every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row
@@ -39,7 +39,6 @@ def truth(case: Case, rows: dict[str, list[Row]], loaded: set[str], catalogue: C
             "admission_diagnosis": first,
             "differential": first if isinstance(first, str) else _differential(first, final),
             "workup": workup_labels(case, catalogue),
-            "result_update": NO_LABEL_NEEDED,
             "treatment": treatment_labels(case),
             "disposition": _disposition(case, rows["truth_outcome"]),
             "discharge_diagnosis": final

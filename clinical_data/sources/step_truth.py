@@ -31,6 +31,7 @@ DISPOSITIONS = {
     "other": "another place, which the record does not name",
 }
 
+_WITHOUT_LABEL = {"result_update": "needs no label of its own: it is scored by what the next results change"}
 AFTER_END = "the clock of the step lies after the end of the stay"
 NO_CLOCK = "the source fixes no clock for this step"
 # A request whose answer the patient or the bedside gives is no test that could be ordered.
@@ -54,7 +55,7 @@ def every_step(case: Case, given: Mapping[str, tuple[Label, ...] | str]) -> dict
     """
     found = {}
     for step in STEPS:
-        labels = given.get(step, "the source records no answer to this step")
+        labels = given.get(step, _WITHOUT_LABEL.get(step, "the source records no answer to this step"))
         if isinstance(labels, str):
             found[step] = absent(case.case_id, step, labels)
         else:

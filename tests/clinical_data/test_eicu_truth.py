@@ -26,7 +26,7 @@ def test_every_step_is_answered_or_says_why_not(imported):
     for truth in imported.values():
         assert tuple(truth) == STEPS
     assert imported["1001"]["triage"].absent_reason == "eICU records no triage"
-    assert imported["1001"]["result_update"].absent_reason == "needs no label of its own"
+    assert imported["1001"]["result_update"].absent_reason.startswith("needs no label of its own")
 
 
 def test_admission_diagnosis_is_the_apache_term(imported):

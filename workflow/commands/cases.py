@@ -261,6 +261,6 @@ def _value(finding: Finding) -> str:
 
 
 def _range(finding: Finding) -> str:
-    if finding.low is None and finding.high is None:
-        return ""
-    return f"{'' if finding.low is None else f'{finding.low:g}'}-{'' if finding.high is None else f'{finding.high:g}'}"
+    if finding.low is None:
+        return "" if finding.high is None else f"up to {finding.high:g}"
+    return f"from {finding.low:g}" if finding.high is None else f"{finding.low:g}-{finding.high:g}"

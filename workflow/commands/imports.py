@@ -63,9 +63,13 @@ def import_command(
 def show_import(summary: ImportSummary) -> None:
     """Writes what an import found, which recorded labels there are, and what it could not use."""
     stored = ", ".join(f"{n:,} {what}" for what, n in sorted(summary.stored.items()) if n)
-    rows = [("cases", f"{summary.cases:,} ({stored})"), ("patients", f"{summary.patients:,}")]
+    people = f"{summary.patients:,}"
+    if summary.hospital_conflicts:
+        people += f" ({summary.hospital_conflicts:,} with stays in several hospitals)"
+    rows = [("cases", f"{summary.cases:,} ({stored})"), ("patients", people)]
     rows += [("read", f"{n:,} {kind}") for kind, n in sorted(summary.read.items())]
-    show_table(["found", ""], rows)
+    took = f"{summary.seconds:,.0f} s" + (", went on with an import that was interrupted" if summary.resumed else "")
+    show_table(["found", ""], [*rows, ("took", took)])
     steps = []
     for step in summary.labels:
         reasons = summary.absent.get(step)
