@@ -56,6 +56,8 @@ def workspace_of(url: str, fingerprint: str) -> Path | None:
         return _home() / "imports" / key[:12]
     if name == ":memory:" or name.startswith("file:"):
         return None
+    if not Path(name).parent.is_dir():
+        raise StorageError(f"{name}: cannot be created (no such folder)", hint="make the folder first, or check --db")
     return Path(f"{name}.import-{fingerprint[:12]}")
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from clinical_data.errors import UsageError
 from workflow.cli import main
+from workflow.commands.cases import minutes
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -298,3 +300,29 @@ def test_a_pathway_with_an_unknown_value_source_is_refused_before_anything_runs(
     code, _, error = run("replay", "--db", url, "--run", "a", "--pathway", pathway_file, "--generator", "random:1")
     assert (code, "nope" in error) == (2, True)
     assert json.loads(run("runs", "list", "--db", url, "--json")[1]) == []
+
+
+@pytest.mark.parametrize(("text", "minute"), [("360", 360), ("1.5h", 90), ("2d", 2880), ("-30", -30), ("0.5 min", 0)])
+def test_times_from_the_start(text: str, minute: int) -> None:
+    assert minutes(text) == minute
+
+
+@pytest.mark.parametrize("text", ["soon", "9" * 20, "1w", "1e9", "--5"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        minutes(text)
+
+
+def test_coverage_stands_below_the_cases(run: Run, fill: Callable[..., str]) -> None:
+    _, out, _ = run("cases", "--db", fill(2), "--truth")
+    assert "recorded labels per source and step" in out
+    assert "2 of 2" in out
+    assert "2: not recorded" in out
+
+
+def test_a_mistyped_folder_is_not_made(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "nowhere"
+    code, _, error = run("import", "osce", Path(__file__), "--db", f"sqlite:///{folder / 'a.db'}")
+    assert code == 5
+    assert "no such folder" in error
+    assert not folder.exists()

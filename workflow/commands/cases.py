@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from math import floor
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clinical_data.errors import UsageError
-from workflow.commands.common import DEFAULT_DB, AsJson, Db, database, out_console, show_json, show_rows, show_table
+from workflow.commands.common import (
+    DEFAULT_DB,
+    AsJson,
+    Db,
+    database,
+    out_console,
+    say,
+    show_json,
+    show_rows,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
 
 ROW_KEYS = ("case_id", "source", "source_id", "patient_id", "split")  # of `cases --json`, before truth and absent
 COLUMNS = ("what", "known at", "charted", "value", "unit", "range", "flag")
+MOST_LABELLED = 100  # cases whose labels --truth lists one by one
 MOST_HIDDEN = 40  # later facts that --truth lists
 _STATES = {
     "pending": "ordered or collected, no result yet",
@@ -56,15 +68,15 @@ def cases_list(db: Db = DEFAULT_DB, as_json: AsJson = False, truth: Truth = Fals
                 rows.append({**own, **truth_fields(store.truth(one["case_id"]))})
             show_json(rows)
             return
-        table = []
-        for one in summaries:
-            row: dict[str, Any] = dict(one)
-            if truth:
-                row["recorded labels"] = _labels_text(store.truth(one["case_id"]))
-            table.append(row)
-        show_rows(table)
-        if truth:
-            show_coverage(engine)
+        if not truth:
+            show_rows([dict(one) for one in summaries])
+            return
+        if len(summaries) <= MOST_LABELLED:
+            labels = {one["case_id"]: _labels_text(store.truth(one["case_id"])) for one in summaries}
+            show_rows([{**one, "recorded labels": labels[one["case_id"]]} for one in summaries])
+        else:
+            say(f"{len(summaries):,} cases: their labels one by one with --json")
+        show_coverage(engine)
 
 
 def show_coverage(engine: Engine) -> None:
@@ -184,15 +196,15 @@ def _row(finding: Finding, indent: str = "") -> tuple[str, ...]:
 
 
 def minutes(text: str) -> int:
-    """Returns a time in minutes: `360`, `6h`, `2d`, `-30`.
+    """Returns a time in whole minutes: `360`, `1.5h`, `2d`, `-30`.
 
     Raises:
         UsageError: another form.
     """
-    found = re.fullmatch(r"([+-]?\d+)\s*(m|min|h|d)?", text.strip())
+    found = re.fullmatch(r"([+-]?\d{1,7}(?:\.\d{1,3})?)\s*(m|min|h|d)?", text.strip())
     if found is None:
-        raise UsageError(f"--as-of {text}: no time", hint="minutes from the start of the case, or 6h, 2d")
-    return int(found[1]) * {"h": 60, "d": 1440}.get(found[2] or "m", 1)
+        raise UsageError(f"--as-of {text}: no time", hint="minutes from the start of the case, or 1.5h, 2d")
+    return floor(float(found[1]) * {"h": 60, "d": 1440}.get(found[2] or "m", 1))
 
 
 def when(minute: int) -> str:

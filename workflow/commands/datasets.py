@@ -42,7 +42,7 @@ def data_list(as_json: AsJson = False) -> None:
     rows = []
     for s in sets:
         size = "" if s.download_megabytes is None else f"{max(1, s.download_megabytes):,.0f} MB, " if s.open else ""
-        then = s.import_command.format(out=FOLDER / s.name) if s.open else s.apply
+        then = s.import_command.format(out=FOLDER / s.name) if s.open else f"not open: {s.apply}"
         rows.append((s.name, f"{s.title}, {s.version}\n{s.supplies}\n{s.page}", f"{size}{s.licence}", then))
     show_table(["name", "what it is and supplies", "size, licence", "after fetching, or how to apply"], rows)
 
