@@ -29,11 +29,18 @@ SNOMED = "http://snomed.info/sct"
 ATC = "http://www.whocc.no/atc"
 
 _DRUG_KINDS = (FindingKind.TREATMENT, FindingKind.MEDICATION_HOME)
+_ICU_ITEMS = (MIMIC_ITEMS, MIMIC_INPUTS)
 _INTRAVENOUS = re.compile(r"(?<![a-z])(?:iv|ivp|ivpb|ivf|imv|intraven\w*|central iv|pb|i\.v\.)(?![a-z])")
 _INFUSED = re.compile(
     r"(?<![a-z])(?:drip|gtt|infusion|infused|inf|continuous\w*|cont|titrat\w*|titrate to|premix"
     r"|units? in \d+|m[c]?g in \d+ ?ml)(?![a-z])"
 )
+# PRN glued to how often: `Q6HPRN`, `Q4HRSPRN`, `HSPRN`, `PRNQD`, `PRN4`; never inside another word.
+_OFTEN = (
+    r"(?:q?\d*(?:h|hr|hrs|hour|hours|mi|min|mins|d|day|days|w|wk)|q?[ap]m|q?hs|qo?d|[bt]id|qid|ac|pc"
+    r"|daily|nightly|weekly|once|onetime)"
+)
+_AS_NEEDED = re.compile(rf"(?<![a-z0-9]){_OFTEN}?prn(?:\d+|p|{_OFTEN})?(?![a-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,9 @@ class TreatmentClass:
             where there are none.
         paths: beginnings of levels of eICU treatment paths, in lower case.
         codes: (system, code) pairs of procedures, items and observations.
+        values: (system, code, beginning of the value in lower case) of observations that only some values make count.
         unless: words that speak against the class, or None.
+        continuous: an item of an intensive care unit counts only as an infusion, whatever else names it.
     """
 
     code: str
@@ -58,7 +67,15 @@ class TreatmentClass:
     infused: re.Pattern[str] | None = None
     paths: tuple[str, ...] = ()
     codes: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    values: tuple[tuple[str, str, str], ...] = ()
     unless: re.Pattern[str] | None = None
+    continuous: bool = False
+
+    def observed(self, system: str, code: str, value: str) -> bool:
+        """Says whether an observation, item or procedure shows the class; `value` is in lower case."""
+        if (system, code) in self.codes:
+            return True
+        return any((system, code) == (s, c) and value.startswith(start) for s, c, start in self.values)
 
     def names(self, name: str, intravenous: bool, infused: bool) -> bool:
         """Says whether a drug's name in lower case, given in this way, belongs to the class."""
@@ -114,15 +131,16 @@ def load_treatment_classes() -> TreatmentClasses:
 @lru_cache(maxsize=65536)
 def _classes(kind: FindingKind, system: str, code: str, display: str, value: str) -> tuple[str, ...]:
     known = load_treatment_classes()
-    by_code = {e.code for e in known.entries if (system, code) in e.codes}
+    by_code = {e.code for e in known.entries if e.observed(system, code, value.lower())}
     if kind not in _DRUG_KINDS:
         return tuple(e.code for e in known.entries if e.code in by_code)
     text = f"{display} ; {code} ; {value}".lower()
     home = kind is FindingKind.MEDICATION_HOME
-    if known.never.search(text) or (known.as_needed.search(text) and not home):
+    as_needed = known.as_needed.search(text) or _AS_NEEDED.search(value.lower())
+    if known.never.search(text) or (as_needed and not home):
         return ()
     infused = not home and bool(system.endswith("/infusiondrug") or _INFUSED.search(text))
-    intravenous = infused or (not home and bool(system in (MIMIC_ITEMS, MIMIC_INPUTS) or _INTRAVENOUS.search(text)))
+    intravenous = infused or (not home and bool(system in _ICU_ITEMS or _INTRAVENOUS.search(text)))
     fitting = [e for e in known.entries if e.unless is None or not e.unless.search(text)]
     path = code.lower() if system.endswith("/treatment") else ""
     # Of a path the last level names the drug; only when it names none do the levels above decide.
@@ -130,13 +148,15 @@ def _classes(kind: FindingKind, system: str, code: str, display: str, value: str
     found = by_code | {e.code for e in fitting if e.names(name, intravenous, infused)}
     if system == ATC:
         found |= {e.code for e in fitting if e.atc and code.startswith(e.atc)}
+    if system in _ICU_ITEMS and not infused:
+        found -= {e.code for e in known.entries if e.continuous}
     if path and not found:
         found = {e.code for e in fitting if any(f"|{start}" in path for start in e.paths)}
     return tuple(e.code for e in known.entries if e.code in found)
 
 
 def _entry(data: dict) -> TreatmentClass:  # type: ignore[type-arg]
-    codes = [(system, str(c)) for system in (MIMIC_ITEMS, MIMIC_INPUTS) for c in data.get("items", ())]
+    codes = [(system, str(c)) for system in _ICU_ITEMS for c in data.get("items", ())]
     codes += [(SNOMED, str(c)) for c in data.get("snomed", ())]
     codes += [(system, str(c)) for system, listed in data.get("observed", {}).items() for c in listed]
     return TreatmentClass(
@@ -148,7 +168,14 @@ def _entry(data: dict) -> TreatmentClass:  # type: ignore[type-arg]
         infused=_pattern(data.get("infused", ())),
         paths=tuple(data.get("paths", ())),
         codes=frozenset(codes),
+        values=tuple(
+            (system, str(code), str(start))
+            for system, listed in data.get("observed_values", {}).items()
+            for code, starts in listed.items()
+            for start in starts
+        ),
         unless=_pattern(data.get("unless", ())),
+        continuous=bool(data.get("continuous", False)),
     )
 
 

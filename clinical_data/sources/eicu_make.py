@@ -8,6 +8,9 @@ from clinical_data.case import Coding, Finding, FindingKind, make_finding_id
 
 SOURCE = "eicu"
 
+# Above this no temperature is one in degrees Celsius: the sender wrote Fahrenheit under the other unit.
+_HOTTEST = 45.0
+
 
 def later(observed: int, entered: int | None, lag: int = 0) -> int:
     """Returns the minute from which a row could be known: the later of observation and entry.
@@ -44,11 +47,14 @@ def make(
     Args:
         table: table that it was read from.
         key: the row's own key.
-        kind, code, display, value, unit: what was found; value None: it was done, the result is not in the source.
+        kind, code, display, value, unit: what was found; value None: it was done, the result is not in the source. A
+            number that can be no temperature in degrees Celsius loses that unit.
         charted, available: minutes of observation, and from which it could be known.
         pending_from: minute from which it was known to be under way.
         suffix: marks a second finding of the same row.
     """
+    if unit in ("Cel", "°C") and isinstance(value, float) and value > _HOTTEST:
+        unit = ""
     return Finding(
         finding_id=make_finding_id(SOURCE, table + suffix, str(key)),
         kind=kind,

@@ -1,9 +1,9 @@
 """What is read of an eICU folder: the allow-list of columns, and the queries that hand rows out stay by stay.
 
-A column that tells the future of its row (activeupondischarge of a chart row, drugstopoffset, drugordercancelled,
-ventendoffset) is not read at all. Tables that hold answers (apache*, carePlanGoal, carePlanInfectiousDisease,
-carePlanEOL) are not read either. Where patient.csv holds an answer (where the patient went), the column goes to a
-feed of its own and never into the row that a case is built from.
+A column that tells the future of its row (activeupondischarge of a chart row, drugstopoffset, ventendoffset) is not
+read at all. Tables that hold answers (apache*, carePlanGoal, carePlanInfectiousDisease, carePlanEOL) are not read
+either. Where patient.csv holds an answer (where the patient went), or medication.csv what only a label may know
+(drugordercancelled), the column goes to a feed of its own and never into the row that a case is built from.
 
 Two tables of the full eICU are too large for a chart: monitors file every five minutes, nurses every few. Of these the
 first value of each hour is kept, after the first day that of each six hours: the first that could be known, so that a
@@ -11,6 +11,8 @@ later one changes nothing before it.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from clinical_data.sources.tables import NUMBER, TEXT, WHOLE, Table
 
@@ -91,8 +93,20 @@ TRUTH_TABLES = (
            diagnosisstring=TEXT, diagnosispriority=TEXT, activeupondischarge=TEXT),
 )  # fmt: skip
 
-TABLES = (PATIENT, HOSPITAL, *CASE_TABLES, *TRUTH_TABLES)
+# Columns of chart tables that go to the feed of a label and never into the row that a finding is built from: the number
+# of a drug's ingredients, by which other patients' orders name one without a name, and whether an order was cancelled.
+OF_LABELS = {"medication": ("drughiclseqno", "drugordercancelled")}
+
+
+def _read(table: Table) -> Table:
+    more = OF_LABELS.get(table.name, ())
+    columns = {**table.columns, **dict.fromkeys(more, TEXT)}
+    return replace(table, columns=columns, optional=(*table.optional, *more))
+
+
+TABLES = (PATIENT, HOSPITAL, *map(_read, CASE_TABLES), *TRUTH_TABLES)
 DISCHARGE = "discharge"  # feed of what patient.csv tells of the end of the stay
+ORDERS = "orders"  # feed of medication rows that the label of the treatment step counts otherwise than the chart shows
 
 MONITORED = ("temperature", "sao2", "heartrate", "respiration", "cvp", "systemicsystolic", "systemicdiastolic",
              "systemicmean", "icp")  # fmt: skip
@@ -140,12 +154,14 @@ def feed_queries(loaded: set[str], charted: tuple[tuple[str, str], ...], care: t
     wanted = [t for t in (*CASE_TABLES, *TRUTH_TABLES) if t.name in loaded]
     feeds = {t.name: thinned.get(t.name) or _plain(t) for t in wanted}
     of_end = ", ".join(_OF_TRUTH)
+    if "medication" in loaded:
+        feeds[ORDERS] = _orders()
     feeds[DISCHARGE] = f"SELECT CAST({STAY} AS VARCHAR) AS case_key, {STAY} AS row_key, {of_end} FROM patient"
     return feeds
 
 
 def _named(name: str) -> Table:
-    return next(t for t in TABLES if t.name == name)
+    return next(t for t in CASE_TABLES if t.name == name)
 
 
 def _plain(table: Table) -> str:
@@ -163,6 +179,21 @@ def _examinations(with_note: bool) -> str:
     return (
         f"{start} n.enteredoffset FROM physicalExam t LEFT JOIN ({entered}) n "
         f"ON n.{STAY} = t.{STAY} AND n.noteoffset = t.physicalexamoffset"
+    )
+
+
+def _orders() -> str:
+    """Returns the query of cancelled orders, and of orders without a name: these under the commonest name that orders
+    with the same number of ingredients have in the folder.
+    """
+    columns = ", ".join(f"m.{c}" for c in _named("medication").columns if c not in (STAY, "drugname"))
+    return (
+        f"SELECT CAST(m.{STAY} AS VARCHAR) AS case_key, m.medicationid AS row_key, {columns}, n.drugname, "
+        "coalesce(lower(trim(m.drugordercancelled)) = 'yes', false) AS cancelled FROM medication m LEFT JOIN "
+        "(SELECT drughiclseqno, drugname FROM medication WHERE trim(drugname) <> '' GROUP BY 1, 2 QUALIFY "
+        "row_number() OVER (PARTITION BY drughiclseqno ORDER BY count(*) DESC, drugname) = 1) n "
+        "ON n.drughiclseqno = m.drughiclseqno AND coalesce(trim(m.drugname), '') = '' "
+        "WHERE cancelled OR n.drugname IS NOT NULL"
     )
 
 

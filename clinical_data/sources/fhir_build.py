@@ -20,10 +20,11 @@ from clinical_data.case import (
 from clinical_data.catalogue import Catalogue
 from clinical_data.clocks import DAY
 from clinical_data.ground_truth import LabelledCase
-from clinical_data.sources.fhir_cultures import join_cultures
+from clinical_data.sources.fhir_cultures import join_cultures, name_fluids
+from clinical_data.sources.fhir_orders import ORDERED
 from clinical_data.sources.fhir_reduce import CONDITION_RULES, TRUTH_RULES, StagedFact
 from clinical_data.sources.fhir_stage import Stage
-from clinical_data.sources.fhir_stay import Stay, Stays, id_part, wall
+from clinical_data.sources.fhir_stay import LOOK_BACK, Stay, Stays, id_part, wall
 from clinical_data.sources.fhir_times import age_at, parse_moment
 from clinical_data.sources.fhir_truth import truth_of
 
@@ -63,7 +64,7 @@ class PatientCases:
         wanted = [s for s in self._stays.of.values() if not stored(_case_id(s))]
         if not wanted:
             return
-        facts, members = join_cultures(self._stage.facts(self._key), self._stage)
+        facts, members = join_cultures(name_fluids(self._stage.facts(self._key), self._stage), self._stage)
         own: dict[str, list[StagedFact]] = {key: [] for key in self._stays.of}
         shared: list[tuple[StagedFact, str]] = []  # what more than one stay may see
         for fact in facts:
@@ -131,7 +132,7 @@ class PatientCases:
             finding_id=make_finding_id(SOURCE, fact.key),
             kind=kind,
             code=code,
-            value=fact.value,
+            value=self._value(fact),
             charted=charted,
             available=available,
             unit=fact.unit,
@@ -149,6 +150,13 @@ class PatientCases:
             return found
         system, code, display, version = fact.code
         return Coding(system, code, display or code, version)
+
+    def _value(self, fact: StagedFact) -> float | str | None:
+        """Returns the value of a fact: of an order whose frequency stands elsewhere, with it."""
+        often = self._stage.frequency(fact.frequency) if fact.frequency else ""
+        if not often:
+            return fact.value
+        return often if fact.value == ORDERED else f"{fact.value} {often}"
 
     def _earlier_stays(self, stay: Stay) -> Iterator[Finding]:
         """Yields the admissions that ended before this one began, without their diagnoses; known from their end."""
@@ -224,6 +232,8 @@ def _times(stay: Stay, fact: StagedFact) -> Times | None:
     else:
         lag = _LAG.get(kind, 0)
         available = max(collected, over) + (max(lag, _AMENDED_LAG) if fact.amended else lag)
+    if kind in _LAG and seen.earliest != seen.latest:
+        charted = min(collected, available)  # some time that day: it counts as taken at its end
     pending = collected if kind in _LAG and collected < available else None
     return charted, available, pending
 
@@ -255,6 +265,8 @@ def _belongs(stay: Stay, kind: FindingKind, fact: StagedFact, owner: str, times:
         return kind in _LASTING and wall(stays[owner].own.start) < wall(stay.own.start) and _by(stay, available)
     if fact.rule == "billed":
         return available <= 0
+    if kind in _LAG and charted < stay.first - LOOK_BACK:
+        return False
     if kind is FindingKind.TREATMENT and (fact.rule != "procedure" or available > 0):
         return not fact.encounter and charted >= stay.first and _by(stay, available)
     return _by(stay, available if pending is None else pending)

@@ -1,12 +1,20 @@
-"""Joins a microbiology test, its organisms and their susceptibilities, which FHIR keeps apart, into one fact."""
+"""Joins a microbiology test, its organisms and their susceptibilities, which FHIR keeps apart, into one fact.
+
+Names laboratory values by the fluid that they were measured in.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from functools import cache
 
 from clinical_data.case import FindingKind
 from clinical_data.sources.fhir_reduce import StagedFact
+from clinical_data.sources.fhir_results import is_cancelled
 from clinical_data.sources.fhir_stage import Stage
+
+_BLOOD = re.compile(r"\b(?:blood|serum|plasma)\b", re.IGNORECASE)  # what a value is measured in unless its name says
 
 
 def join_cultures(facts: list[StagedFact], stage: Stage) -> tuple[list[StagedFact], dict[str, list[StagedFact]]]:
@@ -26,8 +34,9 @@ def join_cultures(facts: list[StagedFact], stage: Stage) -> tuple[list[StagedFac
     for key, fact in cultures.items():
         if above.get(key) in cultures:
             continue
-        organisms = sorted(below.get(key, ()), key=lambda f: (f.code[2], f.key))
-        members[key] = [*organisms, *(s for o in organisms for s in below.get(o.key, ()))]
+        grown = sorted(below.get(key, ()), key=lambda f: (f.code[2], f.key))
+        organisms = [o for o in grown if not is_cancelled(o.code[2])]
+        members[key] = [*grown, *(s for o in grown for s in below.get(o.key, ()))]
         said = [str(fact.value)] if fact.value is not None else []
         said += [_organism(o, below.get(o.key, [])) for o in organisms]
         named = _named(fact, stage.specimen(fact.specimen) if fact.specimen else "")
@@ -36,6 +45,17 @@ def join_cultures(facts: list[StagedFact], stage: Stage) -> tuple[list[StagedFac
         joined[key] = named
     taken = {m.key for group in members.values() for m in group}
     return [joined.get(f.key, f) for f in facts if f.key not in taken], members
+
+
+def name_fluids(facts: list[StagedFact], stage: Stage) -> list[StagedFact]:
+    """Returns facts in which laboratory values of another fluid than blood say so: "Protein, urine"."""
+    fluid = cache(stage.specimen)  # a panel has one specimen
+    found = []
+    for fact in facts:
+        if fact.kind == FindingKind.LABORATORY and fact.specimen and not _BLOOD.search(fluid(fact.specimen)):
+            fact = _named(fact, fluid(fact.specimen))
+        found.append(fact)
+    return found
 
 
 def _named(fact: StagedFact, specimen: str) -> StagedFact:

@@ -23,6 +23,7 @@ SUFFIXES = (".json", ".ndjson", ".json.gz", ".ndjson.gz")
 LARGEST = 1 << 26  # bytes of one piece; a longer line is passed over, a longer Bundle entry ends its file
 _CHUNK = 1 << 20  # bytes read at a time from a .json file
 _VAIN = 1 << 32  # bytes read in a row that gave no piece; beyond that gzip data is a bomb, not a record
+_LEAST_LINE = 1 << 12  # bytes that an empty line counts for: a million of them are no record either
 _SPACE = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
 _BOM = b"\xef\xbb\xbf"
@@ -102,7 +103,7 @@ def _lines(text: IO[bytes], name: str, tick: Callable[[], None]) -> Iterator[Pie
             raise _Broken("not UTF-8; what follows is lost")
         if number % 256 == 0:
             tick()
-        vain += len(line)
+        vain += max(len(line), _LEAST_LINE)
         if len(line) > LARGEST:
             del line
             vain += _skip_line(text)

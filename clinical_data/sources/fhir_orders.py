@@ -6,7 +6,18 @@ from collections.abc import Iterator
 
 from clinical_data.case import PRESENT, Coding, FindingKind
 from clinical_data.sources.fhir_codes import MIMIC_DRUG_NAME, MIMIC_FORMULARY, MIMIC_ITEMS, is_billing
-from clinical_data.sources.fhir_reduce import Json, StagedFact, Unused, codes, fact_of, pick, target, words
+from clinical_data.sources.fhir_reduce import (
+    Json,
+    StagedFact,
+    Unused,
+    codes,
+    fact_of,
+    of_mimic,
+    pick,
+    reference_key,
+    target,
+    words,
+)
 from clinical_data.sources.mimic_iv_items import NOT_SHOWN, done_kind
 
 # Orders that were given; proposals and plans (a discharge prescription among them) are none.
@@ -14,6 +25,8 @@ _GIVEN = ("order", "original-order", "reflex-order", "filler-order", "instance-o
 # SNOMED CT categories of service requests that ask for no test: counselling, education, surgery.
 _NO_TEST = frozenset({"409063005", "409073007", "387713003"})
 
+ORDERED = "ordered"  # the value of an order that says neither route nor frequency
+_PHARMACY_ORDER = "/medication-request-phid"  # end of the identifier system of MIMIC's prescriptions
 _NOT_GIVEN = ("not ", "hold", "stopped")  # beginnings of MIMIC's events that gave nothing
 _NO_CARE = frozenset({"Communication", "Significant Events"})  # categories of ICU items
 
@@ -42,9 +55,17 @@ def reduce_request(resource: Json, key: str) -> Iterator[StagedFact]:
         raise Unused(f"intent {resource['intent']}")
     known = resource.get("authoredOn") or ""
     if resource["resourceType"] == "MedicationRequest":
-        begun = _start(resource)
-        kind = FindingKind.TREATMENT
-        yield _drug(resource, key, kind, charted=begun, known=known, value=_way(resource) or "ordered")
+        route, often = _way(resource)
+        found = _drug(
+            resource,
+            key,
+            FindingKind.TREATMENT,
+            charted=_start(resource),
+            known=known,
+            value=" ".join(filter(None, (route, often))) or ORDERED,
+        )
+        elsewhere = "" if often or not of_mimic(resource) else frequency_key(key)
+        yield found._replace(frequency=elsewhere, rule="not begun" if _never_began(resource) else "")
     elif code := pick(resource.get("code")):
         rule = "" if category & _NO_TEST else "test"
         yield fact_of(resource, key, FindingKind.TREATMENT, code, value="ordered", known=known, rule=rule)
@@ -63,16 +84,51 @@ def _start(resource: Json) -> str:
     return valid.get("start") or ""
 
 
-def _way(resource: Json) -> str:
-    """Returns route and frequency of an order, with PRN where it was given as needed; doses are not read."""
+def _never_began(resource: Json) -> bool:
+    """Says whether an order of MIMIC was cancelled before its start; read for the label alone.
+
+    MIMIC-IV on FHIR leaves the validity period out where the prescription ends before it starts. A status of `unknown`
+    means that the end is not recorded. Orders that never came to the pharmacy have no period at all.
+    """
+    listed = resource.get("identifier") or ()
+    if not of_mimic(resource) or not any((i.get("system") or "").endswith(_PHARMACY_ORDER) for i in listed):
+        return False
+    valid = (resource.get("dispenseRequest") or {}).get("validityPeriod") or {}
+    if not valid:
+        return bool(resource["status"] != "unknown")
+    return bool(valid.get("start") and valid.get("end") and valid["end"][:19] <= valid["start"][:19])
+
+
+def frequency_key(request: str) -> str:
+    """Returns the key under which the frequency of a MedicationRequest is staged."""
+    return f"{request}|frequency"
+
+
+def dispensed_frequencies(resource: Json, key: str) -> Iterator[tuple[str, str]]:
+    """Yields, for each order that a dispense of MIMIC belongs to, the key for its frequency, and the frequency.
+
+    MIMIC's dispenses without a time are the pharmacy's rows of the orders themselves: what they say was said with the
+    order. In other records a dispense may come long after it, and does not count.
+    """
+    if not of_mimic(resource) or resource.get("whenHandedOver") or resource["status"] == "entered-in-error":
+        return
+    _, often = _way(resource)
+    for order in resource.get("authorizingPrescription") or () if often else ():
+        if reference := order.get("reference"):
+            yield frequency_key(reference_key(reference, key)), often
+
+
+def _way(resource: Json) -> tuple[str, str]:
+    """Returns route and frequency of an order, with PRN where it is to be given as needed; doses are not read."""
     for dosage in resource.get("dosageInstruction") or ():
         timing = dosage.get("timing") or {}
-        often = words(timing.get("code")) or _repeat(timing.get("repeat") or {})
+        often = (words(timing.get("code")) or _repeat(timing.get("repeat") or {})).replace(":PRN", " PRN")
         needed = dosage.get("asNeededBoolean") or dosage.get("asNeededCodeableConcept")
         prn = "PRN" if needed and "prn" not in often.lower() else ""
-        if said := " ".join(filter(None, (words(dosage.get("route")), often, prn))):
-            return said
-    return ""
+        route, often = words(dosage.get("route")), " ".join(filter(None, (often, prn)))
+        if route or often:
+            return route, often
+    return "", ""
 
 
 def _repeat(repeat: Json) -> str:
@@ -95,12 +151,14 @@ def reduce_administration(resource: Json, key: str) -> Iterator[StagedFact]:
 
 
 def reduce_dispense(resource: Json, key: str) -> Iterator[StagedFact]:
-    """Yields a drug that was handed out on the ward; one without that time says nothing that its order does not."""
+    """Yields a drug that was handed out on the ward; one without that time may tell the frequency of its order."""
     if resource["status"] in ("entered-in-error", "cancelled", "declined", "stopped", "preparation"):
         raise Unused(resource["status"])
     if codes(resource.get("category")) & {"discharge", "community", "outpatient"}:
         raise Unused("for the time after discharge")
     handed = resource.get("whenHandedOver") or ""
+    if not handed and any(dispensed_frequencies(resource, key)):
+        return
     yield _drug(resource, key, FindingKind.TREATMENT, known=handed, value="given")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clinical_data.case import PRESENT, Coding, FindingKind
-from clinical_data.sources.fhir_codes import ICD10CM, LOINC, MIMIC, SNOMED, destination, standard_code
+from clinical_data.sources.fhir_codes import ICD10CM, LOINC, SNOMED, destination, standard_code
 from clinical_data.sources.fhir_times import parse_moment
 
 TEXT_SYSTEM = "wardstar:fhir/text"  # for a concept that has a text and no code
@@ -49,9 +49,11 @@ class StagedFact(NamedTuple):
         known: issued, recordedDate, authoredOn or dateAsserted; empty when missing.
         medication: reference key of the Medication that names it, or empty.
         rule: which rule of belonging applies: empty, `problem`, `untyped`, `diagnosis` (Condition), `procedure`,
-            `billed` (a procedure by billing code, known at discharge), `test` (an order of a test), or a truth rule.
+            `billed` (a procedure by billing code, known at discharge), `test` (an order of a test), `not begun` (an
+            order that was cancelled before its start: the label of treatment leaves it out), or a truth rule.
         within: reference key of the observation that this one is part of (an organism of a culture).
         specimen: reference key of the specimen.
+        frequency: key under which an order's frequency is staged, where the order itself has none.
         amended: whether the value was changed later and the record does not say when.
     """
 
@@ -75,11 +77,15 @@ class StagedFact(NamedTuple):
     within: str = ""
     specimen: str = ""
     amended: bool = False
+    frequency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StagedEncounter:
-    """An Encounter. `diagnoses` as (use, rank, reference key), `destination` and `priority` are for the truth alone."""
+    """An Encounter. `diagnoses` as (use, rank, reference key), `destination` and `priority` are for the truth alone.
+
+    `wall_clock`: its dates were shifted, so that the zone of its times says nothing (see `of_mimic`).
+    """
 
     key: str
     patient: str
@@ -93,6 +99,7 @@ class StagedEncounter:
     diagnoses: list[tuple[str, int | None, str]] = field(default_factory=list)
     destination: str = ""
     priority: tuple[str, str, str, str | None] | None = None
+    wall_clock: bool = False
 
 
 class Unused(Exception):
@@ -138,6 +145,15 @@ def pick(concept: Json | None, preferred: tuple[str, ...] = (LOINC, SNOMED, ICD1
 def as_tuple(coding: Coding) -> tuple[str, str, str, str | None]:
     """Returns a coding as it is staged."""
     return coding.system, coding.code, coding.display, coding.version
+
+
+def of_mimic(resource: Json) -> bool:
+    """Says whether a resource is of the profiles of MIMIC-IV on FHIR.
+
+    MIMIC shifts every date by its own number of days for each patient. The zone that FHIR demands was added afterwards,
+    so a change to or from summer time in it never took place: only the wall clock counts.
+    """
+    return any("mimic.mit.edu" in profile for profile in (resource.get("meta") or {}).get("profile") or ())
 
 
 def words(concept: Json | None) -> str:
@@ -189,7 +205,7 @@ def reduce_encounter(resource: Json, key: str) -> StagedEncounter:
             raise Unusable("period.start: missing")
         if period.get("end"):
             first, last = parse_moment(period["start"]).earliest, parse_moment(period["end"]).latest
-            if (first.tzinfo is None) != (last.tzinfo is None):
+            if of_mimic(resource) or (first.tzinfo is None) != (last.tzinfo is None):
                 first, last = first.replace(tzinfo=None), last.replace(tzinfo=None)
             if last < first:
                 raise Unusable("period.end: before period.start")
@@ -212,12 +228,13 @@ def reduce_encounter(resource: Json, key: str) -> StagedEncounter:
         diagnoses=diagnoses,
         destination=destination(_said(hospital.get("dischargeDisposition"))),
         priority=_priority(resource),
+        wall_clock=of_mimic(resource),
     )
 
 
 def _priority(resource: Json) -> tuple[str, str, str, str | None] | None:
     """Returns Encounter.priority. MIMIC's is the type of the whole admission in another dress, and no urgency."""
-    if any(p.startswith(MIMIC.removesuffix("CodeSystem/")) for p in (resource.get("meta") or {}).get("profile") or ()):
+    if of_mimic(resource):
         return None
     found = pick(resource.get("priority"))
     return as_tuple(found) if found else None

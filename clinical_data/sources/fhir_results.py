@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from clinical_data.sources.fhir_reduce import (
     codes,
     fact_of,
     number,
+    of_mimic,
     pick,
     reference_key,
     target,
@@ -48,6 +50,13 @@ _KIND_OF_REPORT = {
 _VALUES = ("valueQuantity", "valueCodeableConcept", "valueString", "valueInteger", "valueBoolean", "valueRange",
            "valueRatio")  # fmt: skip
 _USELESS_VALUES = ("valueDateTime", "valuePeriod", "valueTime", "valueSampledData")  # a case holds no calendar date
+_CANCELLED = re.compile(r"\s*(?:the\s+)?(?:test\s+)?cancell?ed\b", re.IGNORECASE)
+_MIDNIGHT = "T00:00:00"
+
+
+def is_cancelled(text: str) -> bool:
+    """Says whether what stands in the place of a result tells that the test was cancelled."""
+    return _CANCELLED.match(text) is not None
 
 
 def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
@@ -65,6 +74,8 @@ def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
     period = resource.get("effectivePeriod") or {}
     kind = _kind(resource)
     culture = kind is FindingKind.MICROBIOLOGY
+    if kind is FindingKind.LABORATORY and of_mimic(resource) and _is_held(resource):
+        raise Unused("a specimen kept without a test")
     base = fact_of(
         resource,
         key,
@@ -72,9 +83,9 @@ def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
         code,
         value=None,
         within=_source_of(resource, key) if culture else "",
-        specimen=target(resource, "specimen", key) if culture else "",
+        specimen=target(resource, "specimen", key) if culture or kind is FindingKind.LABORATORY else "",
         **_amended(resource, key),
-        charted=resource.get("effectiveDateTime") or resource.get("effectiveInstant") or period.get("start") or "",
+        charted=_taken(resource, kind) or period.get("start") or "",
         until=period.get("end") or "",
         known=resource.get("issued") or "",
     )
@@ -95,11 +106,24 @@ def reduce_observation(resource: Json, key: str) -> Iterator[StagedFact]:
             yield _with_value(base._replace(key=f"{key}#{index}", code=named), component)
 
 
+def _taken(resource: Json, kind: FindingKind) -> str:
+    """Returns the time of an observation. MIMIC on FHIR writes a culture of which only the day is known as midnight."""
+    at = resource.get("effectiveDateTime") or resource.get("effectiveInstant") or ""
+    if kind is FindingKind.MICROBIOLOGY and of_mimic(resource) and at[10:19] == _MIDNIGHT:
+        return str(at[:10])
+    return str(at)
+
+
+def _is_held(resource: Json) -> bool:
+    """Says whether the laboratory only kept the specimen: its "result" is for how long."""
+    return (resource.get("valueString") or "").strip().upper().startswith("HOLD")
+
+
 def reduce_report(resource: Json, key: str) -> Iterator[StagedFact]:
     """Yields the conclusion of an imaging, ECG or laboratory report."""
     if resource["status"] in ("entered-in-error", "cancelled"):
         raise Unused(resource["status"])
-    conclusion = (resource.get("conclusion") or "").strip()  # never conclusionCode: it names the diagnosis
+    conclusion = _unmasked(resource.get("conclusion") or "")  # never conclusionCode: it names the diagnosis
     code = pick(resource["code"])
     if not conclusion or code is None:
         raise Unused("no conclusion")
@@ -192,6 +216,10 @@ def _is_microbiology(resource: Json) -> bool:
 
 def _with_value(fact: StagedFact, resource: Json) -> StagedFact:
     value, unit = _value(resource)
+    if fact.kind in (FindingKind.LABORATORY, FindingKind.MICROBIOLOGY) and isinstance(value, str):
+        value = None if is_cancelled(value) else value
+    if isinstance(value, str) and value.startswith(("<", ">")):
+        unit = unit or _unit_of_range(resource)
     low, high = _range(resource)
     flag = next(iter(c.get("code", "") for i in resource.get("interpretation") or () for c in i.get("coding", ())), "")
     return fact._replace(
@@ -211,9 +239,9 @@ def _value(resource: Json) -> tuple[float | str | None, str]:
     if concept := resource.get("valueCodeableConcept"):
         if any(c.get("system") == NULL_FLAVOR for c in concept.get("coding", ())):
             return None, ""
-        return words(concept) or None, ""
+        return _unmasked(words(concept)) or None, ""
     if (text := resource.get("valueString")) is not None:
-        return text.strip() or None, ""
+        return _unmasked(text) or None, ""
     if (whole := resource.get("valueInteger")) is not None:
         return number(whole), ""
     if (truth := resource.get("valueBoolean")) is not None:
@@ -223,6 +251,11 @@ def _value(resource: Json) -> tuple[float | str | None, str]:
     if ratio := resource.get("valueRatio"):
         return f"{_shown(ratio.get('numerator'))}:{_shown(ratio.get('denominator'))}", ""
     return None, ""
+
+
+def _unmasked(text: str) -> str:
+    """Returns a text without white space around it; empty for one that is masked (`___`) as a whole."""
+    return text.strip() if text.strip("_. \t\r\n") else ""
 
 
 def _quantity(quantity: Json) -> tuple[float | str | None, str]:
@@ -235,6 +268,12 @@ def _quantity(quantity: Json) -> tuple[float | str | None, str]:
 
 def _unit(quantity: Json) -> str:
     return quantity.get("unit") or quantity.get("code") or ""
+
+
+def _unit_of_range(resource: Json) -> str:
+    """Returns the unit of the reference range: that of a value which is a text, as `<0.01`."""
+    limits = [found.get(side) or {} for found in resource.get("referenceRange") or () for side in ("low", "high")]
+    return next(filter(None, map(_unit, limits)), "")
 
 
 def _shown(quantity: Any) -> str:

@@ -25,7 +25,7 @@ from clinical_data.store.engine import storage_errors
 logger = logging.getLogger(__name__)
 
 FILE = "fhir-stage.db"
-_FORMAT = 2  # of the file; another one is staged anew
+_FORMAT = 3  # of the file; another one is staged anew
 _WHAT = "the import's staging file"
 
 _SCHEMA = """
@@ -212,6 +212,11 @@ class Stage:
     def specimen(self, reference: str) -> str:
         """Returns what a Specimen is, or an empty string."""
         found = self._target(reference)
+        return found if isinstance(found, str) else ""
+
+    def frequency(self, key: str) -> str:
+        """Returns the frequency staged under a key (`fhir_orders.frequency_key`), or an empty string."""
+        found = self._target(key)
         return found if isinstance(found, str) else ""
 
     def condition(self, reference: str) -> ConditionLabel | None:

@@ -6,7 +6,7 @@
 | admission_diagnosis | Encounter.diagnosis use AD; MIMIC: the first of the ED's billed codes (proxy) |
 | differential | Conditions of the stay that are differential or refuted; MIMIC: ED code and principal (proxy) |
 | workup | ServiceRequests authored in the day after the clock; input without any: tests first done in that day |
-| treatment | drug classes and levels of care first started in the day after the clock |
+| treatment | drug classes and levels of care first started in the day after the clock; no order that never began |
 | disposition | hospitalization.dischargeDisposition |
 | discharge_diagnosis | Encounter.diagnosis use DD, then CM; MIMIC: the hospital's codes in their order |
 
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from clinical_data.case import Case, Coding
+from clinical_data.case import Case, Coding, make_finding_id
 from clinical_data.catalogue import Catalogue
 from clinical_data.clocks import clock_minute
 from clinical_data.errors import BadInputError
@@ -33,7 +33,7 @@ from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.sources.fhir_codes import NO_DESTINATION
 from clinical_data.sources.fhir_reduce import StagedFact
 from clinical_data.sources.fhir_stage import Stage
-from clinical_data.sources.fhir_stay import Stay
+from clinical_data.sources.fhir_stay import LOOK_BACK, Stay
 from clinical_data.sources.fhir_times import parse_moment
 from clinical_data.sources.step_truth import (
     ITEM_SYSTEM,
@@ -75,7 +75,7 @@ def truth_of(
             "admission_diagnosis": ranked.admission(admission),
             "differential": _differential(case, stay, facts) or ranked.differential(),
             "workup": _workup(case, stay, facts, stage, catalogue),
-            "treatment": treatment_labels(case),
+            "treatment": _treatment(case, facts),
             "disposition": _disposition(stay),
             "discharge_diagnosis": ranked.discharge(discharge),
         },
@@ -231,8 +231,9 @@ def _differential(case: Case, stay: Stay, facts: list[StagedFact]) -> Labels:
 
 def _workup(case: Case, stay: Stay, facts: list[StagedFact], stage: Stage, catalogue: Catalogue) -> Labels:
     if not stage.count("ServiceRequest"):
-        # A test of an earlier visit is done anew in this stay.
-        of_stay = tuple(f for f in case.findings if f.charted >= stay.first)
+        # A test of an earlier visit is done anew in this stay; one of the day before it may be of an ED that the
+        # record does not link.
+        of_stay = tuple(f for f in case.findings if f.charted >= stay.first - LOOK_BACK)
         return workup_labels(replace(case, findings=of_stay), catalogue)
     window = window_after(case, "workup")
     if isinstance(window, str):
@@ -247,6 +248,12 @@ def _workup(case: Case, stay: Stay, facts: list[StagedFact], stage: Stage, catal
             label = Label(coding, Strength.RECORDED_LATER, len(first) + 1, minute, key)
             first.setdefault((coding.system, coding.code), label)
     return tuple(first.values()) or "no ServiceRequest was authored in the day after the clock"
+
+
+def _treatment(case: Case, facts: list[StagedFact]) -> Labels:
+    not_begun = {make_finding_id(case.source, f.key) for f in facts if f.rule == "not begun"}
+    begun = tuple(f for f in case.findings if f.finding_id not in not_begun)
+    return treatment_labels(replace(case, findings=begun))
 
 
 def _item_of(ordered: Coding, catalogue: Catalogue) -> Coding:

@@ -18,6 +18,7 @@ from clinical_data.sources.fhir_codes import ICD10CM, MIMIC_FORMULARY
 from clinical_data.sources.fhir_files import Piece, parse
 from clinical_data.sources.fhir_models import model_of, validate
 from clinical_data.sources.fhir_orders import (
+    dispensed_frequencies,
     medication_names,
     reduce_administration,
     reduce_dispense,
@@ -227,6 +228,9 @@ def _kept(kind: str, key: str, data: Json, full_url: str) -> list[Kept]:
     elif kind == "Encounter":
         encounter = reduce_encounter(data, key)
         kept.append(Kept("encounter", key, encounter.patient, orjson.dumps(encounter), aliases))
+    elif kind == "MedicationDispense":
+        told = dispensed_frequencies(data, key)
+        kept += [Kept("target", place, "", orjson.dumps(often)) for place, often in told]
     elif kind in TARGET_TYPES:
         kept += _targets(kind, key, data, aliases)
     for inner in data.get("contained") or ():

@@ -1,4 +1,10 @@
-"""What MIMIC-III, and MEDS made from MIMIC-IV, have in common: destinations, minutes, and the form of a finding.
+"""What MIMIC-III, MIMIC-IV, and MEDS made from it, have in common: destinations, minutes, which rows belong to which
+stay, and the form of a finding.
+
+`LOOK_BACK` is how many minutes before a stay a laboratory or microbiology row without admission id may lie and still
+belong to it. Blood is often taken in the clinic or the ambulance hours before the registration, and the ward reads it;
+one day is the longest for which a result still describes the illness at hand. An outpatient result of months or years
+before would answer a request with a state that is long past.
 
 Source: MIMIC-III 1.4, Johnson et al., Sci Data 2016, doi:10.1038/sdata.2016.35; MIMIC-IV 2.2.
 """
@@ -12,6 +18,8 @@ from clinical_data.ground_truth import Label
 from clinical_data.sources.step_truth import disposition_label
 
 SEX = {"M": "male", "F": "female"}
+
+LOOK_BACK = 24 * 60
 
 DIED = "died in hospital"
 
@@ -54,6 +62,37 @@ CREATE OR REPLACE TEMP MACRO minute_of(t, start) AS
 CREATE OR REPLACE TEMP MACRO known_by(t, start) AS
     CASE WHEN usable(t) THEN CAST(ceil((epoch_ms(t) - epoch_ms(start)) / 60000) AS BIGINT) END;
 """
+
+# Adds to `opened` (one row per stay with hadm_id, subject_id, link_from, dischtime) between which times rows without
+# admission id belong to a stay: `next_from`, where a later stay begins, and `look_from`, a day before this one but
+# after every stay that began before it.
+STAY_TIMES = f"""
+SELECT * EXCLUDE (before), CASE WHEN before >= link_from THEN link_from
+        ELSE greatest(link_from - INTERVAL {LOOK_BACK} MINUTE, before + INTERVAL 1 MICROSECOND) END AS look_from
+FROM (
+    SELECT *, lead(link_from) OVER own AS next_from,
+        max(dischtime) OVER (own ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM opened WINDOW own AS (PARTITION BY subject_id ORDER BY link_from, hadm_id)
+)
+"""
+
+
+def linked(table: str, time: str, *, look_back: bool = False) -> str:
+    """Returns a query of a table's rows with `case_key` and `admittime`: by admission id, else by patient and time.
+
+    Args:
+        table: a loaded table with subject_id and hadm_id; the query calls it `t`.
+        time: expression of the time of a row, such as `t.charttime`.
+        look_back: a row in no stay belongs to the next stay that begins within `LOOK_BACK`.
+    """
+    first = "look_from" if look_back else "link_from"
+    return f"""(
+        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.hadm_id = t.hadm_id
+        WHERE t.hadm_id IS NOT NULL
+        UNION ALL
+        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.subject_id = t.subject_id
+            AND {time} BETWEEN s.{first} AND s.dischtime AND (s.next_from IS NULL OR {time} < s.next_from)
+        WHERE t.hadm_id IS NULL)"""
 
 
 def destination(text: str, source_row: str, end: int | None) -> tuple[Label, ...] | str:

@@ -26,6 +26,7 @@ from clinical_data.sources.mimic_iv_findings import (
     LAB_LAG,
     LABS,
     PROCEDURE_LAG,
+    cancelled,
     clean,
     icd,
 )
@@ -82,10 +83,14 @@ def lab(row: Row) -> list[Finding]:
 
 
 def culture(rows: Sequence[Row]) -> list[Finding]:
-    """Returns the culture of one specimen: what grew, and what it is susceptible to; pending from its collection."""
+    """Returns the culture of one specimen: what grew, and what it is susceptible to; pending from its collection.
+
+    One that was cancelled gives no result.
+    """
     first = rows[0]
     grown: dict[str, dict[str, str]] = {}
-    for row in rows:
+    done = [row for row in rows if not cancelled(clean(row["org_name"]))]
+    for row in done:
         if organism := clean(row["org_name"]).lower():
             tested = grown.setdefault(organism, {})
             if drug := clean(row["ab_name"]).lower():
@@ -98,7 +103,7 @@ def culture(rows: Sequence[Row]) -> list[Finding]:
     return make(
         SOURCE, "MICROBIOLOGYEVENTS", (first["case_key"], specimen, first["charted"]), FindingKind.MICROBIOLOGY,
         Coding(f"{OWN}/microbiologyevents", specimen, f"culture, {specimen.lower()}"),
-        "; ".join(said) or "no organism recorded", first["charted"], _known(first, CULTURE_LAG),
+        ("; ".join(said) or "no organism recorded") if done else None, first["charted"], _known(first, CULTURE_LAG),
         pending_from=first["taken"],
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ Source: MIMIC-III 1.4, Johnson et al., Sci Data 2016, doi:10.1038/sdata.2016.35.
 
 from __future__ import annotations
 
-from clinical_data.sources.mimic_common import MACROS
+from clinical_data.sources.mimic_common import MACROS, STAY_TIMES, linked
 from clinical_data.sources.mimic_iii_items import CHARTED
 from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG
 from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table, TableFolder
@@ -67,17 +67,17 @@ TABLES = (
 )  # fmt: skip
 
 # One row per admission that can be a case. A row without admission id belongs to the stay in whose time it lies, from
-# arrival in the emergency department to discharge; the later stay where two overlap.
-_STAYS = """
+# arrival in the emergency department to discharge, of laboratory and microbiology from a day before (`LOOK_BACK`); the
+# later stay where two overlap.
+_STAYS = f"""
 CREATE OR REPLACE TEMP TABLE stays AS
-WITH own AS (
+WITH opened AS (
     SELECT hadm_id, subject_id, CAST(hadm_id AS VARCHAR) AS case_key, admittime, dischtime, edregtime AS ed_in,
         edouttime AS ed_out,
         CASE WHEN usable(edregtime) THEN least(edregtime, admittime) ELSE admittime END AS link_from
     FROM admissions WHERE usable(admittime) AND usable(dischtime) AND dischtime >= admittime
 )
-SELECT *, lead(link_from) OVER (PARTITION BY subject_id ORDER BY link_from, hadm_id) AS next_from FROM own
-"""
+{STAY_TIMES}"""
 
 _UNUSABLE = "SELECT hadm_id FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM stays) ORDER BY hadm_id"
 
@@ -107,17 +107,6 @@ def open_stays(folder: TableFolder) -> list[int]:
     return [int(row[0]) for row in folder.database.execute(_UNUSABLE).fetchall()]
 
 
-def _linked(table: str, time: str) -> str:
-    """Returns a query of rows with `case_key` and `admittime`, by admission id or else by patient and time."""
-    return f"""(
-        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.hadm_id = t.hadm_id
-        WHERE t.hadm_id IS NOT NULL
-        UNION ALL
-        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.subject_id = t.subject_id
-            AND {time} BETWEEN s.link_from AND s.dischtime AND (s.next_from IS NULL OR {time} < s.next_from)
-        WHERE t.hadm_id IS NULL)"""
-
-
 def _begun(table: str, time: str, given: str) -> str:
     """Returns a query of the row of each linked order that was known first; rows of a changed rate are no new start."""
     known = f"greatest({time}, coalesce(storetime, {time} + INTERVAL {BEDSIDE_LAG} MINUTE))"
@@ -125,7 +114,7 @@ def _begun(table: str, time: str, given: str) -> str:
         SELECT i.case_key, i.row_id AS row_key, i.itemid, d.label, {given} AS given,
             minute_of(i.{time}, i.admittime) AS charted, known_by(i.{time}, i.admittime) AS taken,
             known_by(i.storetime, i.admittime) AS stored
-        FROM {_linked(table, f"t.{time}")} i LEFT JOIN d_items d ON d.itemid = i.itemid
+        FROM {linked(table, f"t.{time}")} i LEFT JOIN d_items d ON d.itemid = i.itemid
         QUALIFY row_number() OVER (PARTITION BY i.case_key, i.itemid,
             coalesce(i.linkorderid, -i.row_id) ORDER BY {known}, i.row_id) = 1"""
 
@@ -136,14 +125,14 @@ FEEDS: dict[str, str] = {
         SELECT l.case_key, l.row_id AS row_key, l.itemid, d.label, d.fluid, d.loinc_code, l.value, l.valuenum,
             l.valueuom, l.flag, minute_of(l.charttime, l.admittime) AS charted,
             known_by(l.charttime, l.admittime) AS taken
-        FROM {_linked("labevents", "t.charttime")} l LEFT JOIN d_labitems d ON d.itemid = l.itemid""",
+        FROM {linked("labevents", "t.charttime", look_back=True)} l LEFT JOIN d_labitems d ON d.itemid = l.itemid""",
     "microbiologyevents": f"""
         SELECT m.case_key,
             minute_of(m.taken_at, m.admittime) AS charted, known_by(m.taken_at, m.admittime) AS taken,
             struct_pack(a := charted, b := m.spec_itemid, c := m.spec_type_desc, d := m.row_id) AS row_key,
             m.spec_itemid, m.spec_type_desc, m.org_name, m.ab_name, m.interpretation
         FROM (SELECT *, coalesce(charttime, day_end(chartdate)) AS taken_at FROM
-            {_linked("microbiologyevents", "coalesce(t.charttime, day_end(t.chartdate))")}) m""",
+            {linked("microbiologyevents", "coalesce(t.charttime, day_end(t.chartdate))", look_back=True)}) m""",
     "prescriptions": """
         SELECT s.case_key, p.row_id AS row_key, p.drug, p.formulary_drug_cd, p.route,
             known_by(day_end(p.startdate), s.admittime) AS charted
@@ -151,7 +140,7 @@ FEEDS: dict[str, str] = {
     "procedureevents_mv": f"""
         SELECT p.case_key, p.row_id AS row_key, p.itemid, d.label, minute_of(p.starttime, p.admittime) AS charted,
             known_by(p.starttime, p.admittime) AS taken, known_by(p.storetime, p.admittime) AS stored
-        FROM {_linked("procedureevents_mv", "t.starttime")} p LEFT JOIN d_items d ON d.itemid = p.itemid""",
+        FROM {linked("procedureevents_mv", "t.starttime")} p LEFT JOIN d_items d ON d.itemid = p.itemid""",
     "inputevents_mv": _begun("inputevents_mv", "starttime", "i.ordercategorydescription"),
     "inputevents_cv": _begun(
         "inputevents_cv",
@@ -162,13 +151,13 @@ FEEDS: dict[str, str] = {
         SELECT c.case_key, c.row_id AS row_key, c.itemid, d.label, c.value, c.valuenum, c.error,
             minute_of(c.charttime, c.admittime) AS charted, known_by(c.charttime, c.admittime) AS taken,
             known_by(c.storetime, c.admittime) AS stored
-        FROM {_linked("chartevents", "t.charttime")} c LEFT JOIN d_items d ON d.itemid = c.itemid""",
+        FROM {linked("chartevents", "t.charttime")} c LEFT JOIN d_items d ON d.itemid = c.itemid""",
     "noteevents": f"""
         SELECT n.case_key, n.row_id AS row_key, trim(n.category) AS category, n.description, n.iserror, n.text,
             n.charttime IS NULL AND n.storetime IS NULL AS dated, minute_of(n.at, n.admittime) AS charted,
             known_by(n.at, n.admittime) AS taken, known_by(n.storetime, n.admittime) AS stored
         FROM (SELECT *, coalesce(charttime, storetime, day_end(chartdate)) AS at FROM
-            {_linked("noteevents", "coalesce(t.charttime, t.storetime, day_end(t.chartdate))")} WHERE {_REPORTS}) n""",
+            {linked("noteevents", "coalesce(t.charttime, t.storetime, day_end(t.chartdate))")} WHERE {_REPORTS}) n""",
     "services": """
         SELECT s.case_key, v.row_id AS row_key, v.curr_service, minute_of(v.transfertime, s.admittime) AS charted,
             known_by(v.transfertime, s.admittime) AS stored

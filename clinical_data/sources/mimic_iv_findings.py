@@ -51,6 +51,7 @@ _END = re.compile(r"\s*\*?\s*\.?$")
 _EXAM = re.compile(
     r"^\s*(?:EXAMINATION|EXAM|STUDY|TYPE OF EXAMINATION)\s*:\s*(.{3,80}?)\s*$", re.MULTILINE | re.IGNORECASE
 )
+_CANCELLED = re.compile(r"(?:test )?cancell?ed\b", re.IGNORECASE)
 # What a drug comes in, ordered as the base of a mixture: no drug.
 _CONTAINER = re.compile(
     r"(?:bag|vial|soln\.?|syringe(?: \(chemo\))?|\w+ cadd cassette|click change .*)$", re.IGNORECASE
@@ -156,17 +157,18 @@ def _lab_item(item: int, label: str | None, fluid: str | None) -> Coding:
 
 def culture(rows: Sequence[Row]) -> list[Finding]:
     """Returns what was reported of one test of one specimen at one time: organisms with what they are susceptible to,
-    and the laboratory's comments. An earlier report of the same test is a finding of its own.
+    and the laboratory's comments. An earlier report of the same test is a finding of its own; a cancelled test gives no
+    result.
     """
     first = rows[0]
     grown: dict[str, dict[str, str]] = {}
     comments: dict[str, None] = {}
     for row in rows:
-        if organism := clean(row["org_name"]):
+        if (organism := clean(row["org_name"])) and not cancelled(organism):
             tested = grown.setdefault(organism, {})
             if drug := clean(row["ab_name"]):
                 tested[drug] = clean(row["interpretation"]) or "tested"
-        if said := clean(row["comments"]):
+        if (said := clean(row["comments"])) and not cancelled(said):
             comments[said] = None
     parts = [_organism(name, tested) for name, tested in grown.items()]
     name, specimen = clean(first["test_name"]), clean(first["spec_type_desc"])
@@ -177,6 +179,11 @@ def culture(rows: Sequence[Row]) -> list[Finding]:
         Coding(TESTS, str(test) if test is not None else name, display), "; ".join([*parts, *comments]) or None, first,
         _known(first, CULTURE_LAG), pending_from=first["taken"],
     )  # fmt: skip
+
+
+def cancelled(text: str) -> bool:
+    """Says whether a comment, or what stands in place of an organism, tells that a culture was not carried out."""
+    return _CANCELLED.match(text) is not None
 
 
 def _organism(name: str, tested: dict[str, str]) -> str:
@@ -191,8 +198,17 @@ def order(row: Row) -> list[Finding]:
         return []
     coding = Coding(FORMULARY, formulary, drug) if formulary else Coding(DRUG_NAME, drug, drug)
     how = clean(f"{row['route'] or ''} {(row['frequency'] or '').replace(':', ' ')}") or "ordered"
-    key = str(row["row_key"]).split("|")
+    key = _order_key(row["row_key"])
     return _finding("prescriptions", key, FindingKind.TREATMENT, coding, how, row, _known(row, 0))
+
+
+def order_id(row_key: str) -> str:
+    """Returns the id of the finding that `order` makes of a prescriptions row."""
+    return make_finding_id(SOURCE, "prescriptions", *_order_key(row_key))
+
+
+def _order_key(row_key: str) -> list[str]:
+    return row_key.split("|")
 
 
 def procedure(row: Row) -> list[Finding]:

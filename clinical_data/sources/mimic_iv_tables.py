@@ -3,7 +3,8 @@
 Only what stands in `TABLES` is read. Left out on purpose: deathtime and dod; admission_type; drgcodes, hcpcsevents,
 procedures_icd and poe_detail (without a time, or only a date); discharge notes; last_careunit, outtime, los and every
 other end of what is shown by its beginning (an edstays.outtime is when the patient left for the ward: a clock, no
-finding); datetimeevents, whose values are calendar dates; emar, which repeats the orders.
+finding; a prescriptions.stoptime tells a recorded label which orders were taken back); datetimeevents, whose values are
+calendar dates; emar, which repeats the orders.
 
 Rows leave the database with minutes from admission in place of times (`minute_of` rounds down, `known_by` up), so that
 no calendar date reaches Python.
@@ -13,7 +14,7 @@ Source: MIMIC-IV 2.2 and 3.1, Johnson et al., Sci Data 2023, doi:10.1038/s41597-
 
 from __future__ import annotations
 
-from clinical_data.sources.mimic_common import MACROS
+from clinical_data.sources.mimic_common import MACROS, STAY_TIMES, linked
 from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG, PROCEDURE_LAG
 from clinical_data.sources.mimic_iv_items import CHARTED
 from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table, TableFolder
@@ -54,7 +55,8 @@ TABLES = (
           ("micro_specimen_id",), ("comments",)),
     Table("prescriptions", (),
           {**_OWNER, "pharmacy_id": WHOLE, "poe_id": TEXT, "starttime": TIME, "drug_type": TEXT, "drug": TEXT,
-           "formulary_drug_cd": TEXT, "route": TEXT}, ("hadm_id", "drug"), ("poe_id", "formulary_drug_cd")),
+           "formulary_drug_cd": TEXT, "route": TEXT, "stoptime": TEXT}, ("hadm_id", "drug"),
+          ("poe_id", "formulary_drug_cd", "stoptime")),
     Table("pharmacy", ("pharmacy_id",), {"pharmacy_id": WHOLE, "entertime": TIME, "frequency": TEXT}),
     Table("poe", ("poe_id",), {"poe_id": TEXT, "ordertime": TIME}),
     Table("omr", ("subject_id", "chartdate", "seq_num", "result_name"),
@@ -97,8 +99,9 @@ TABLES = (
 _OUTPATIENT = "INTERVAL 365 DAY"
 
 # One row per admission that can be a case. A row without admission id belongs to the stay in whose time it lies, from
-# arrival in the emergency department to discharge; the later stay where two overlap.
-_STAYS = """
+# arrival in the emergency department to discharge, of laboratory and microbiology from a day before (`LOOK_BACK`); the
+# later stay where two overlap.
+_STAYS = f"""
 CREATE OR REPLACE TEMP TABLE stays AS
 WITH arrival AS (
     SELECT hadm_id, min(intime) AS ed_in, max(outtime) AS ed_out FROM edstays
@@ -112,8 +115,7 @@ WITH arrival AS (
 ), opened AS (
     SELECT *, CASE WHEN usable(ed_in) THEN least(ed_in, admittime) ELSE admittime END AS link_from FROM own
 )
-SELECT *, lead(link_from) OVER (PARTITION BY subject_id ORDER BY link_from, hadm_id) AS next_from FROM opened
-"""
+{STAY_TIMES}"""
 
 UNUSABLE_STAYS = """
 SELECT hadm_id FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM stays) ORDER BY hadm_id
@@ -139,21 +141,12 @@ def open_stays(folder: TableFolder) -> list[int]:
     return [int(row[0]) for row in folder.database.execute(UNUSABLE_STAYS).fetchall()]
 
 
-def _linked(table: str, time: str) -> str:
-    """Returns a query of a table's rows with `case_key`, `admittime`: by admission id, else by patient and time."""
-    return f"""(
-        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.hadm_id = t.hadm_id
-        WHERE t.hadm_id IS NOT NULL
-        UNION ALL
-        SELECT t.*, s.case_key, s.admittime FROM {table} t LEFT JOIN stays s ON s.subject_id = t.subject_id
-            AND {time} BETWEEN s.link_from AND s.dischtime AND (s.next_from IS NULL OR {time} < s.next_from)
-        WHERE t.hadm_id IS NULL)"""
-
-
 def _known(lag: int) -> str:
     """Returns from when a row is known, as its builder reckons it: of several rows of one order the first holds."""
     return f"greatest(charted, coalesce(stored, charted + {lag}))"
 
+
+_ORDER = "concat_ws('|', p.pharmacy_id, p.drug_type, p.drug, p.formulary_drug_cd)"
 
 # Feed -> query. A name that begins with `truth_` holds recorded answers; no row of it reaches a case.
 FEEDS: dict[str, str] = {
@@ -161,7 +154,7 @@ FEEDS: dict[str, str] = {
         SELECT l.case_key, l.labevent_id AS row_key, l.itemid, d.label, d.fluid, l.value, l.valuenum, l.valueuom,
             l.ref_range_lower, l.ref_range_upper, l.flag, l.comments, minute_of(l.charttime, l.admittime) AS charted,
             known_by(l.charttime, l.admittime) AS taken, known_by(l.storetime, l.admittime) AS stored
-        FROM {_linked("labevents", "t.charttime")} l LEFT JOIN d_labitems d ON d.itemid = l.itemid""",
+        FROM {linked("labevents", "t.charttime", look_back=True)} l LEFT JOIN d_labitems d ON d.itemid = l.itemid""",
     "microbiologyevents": f"""
         SELECT m.case_key, m.microevent_id, m.micro_specimen_id, m.test_itemid, m.test_seq,
             m.test_name, m.spec_type_desc, m.org_name, m.ab_name,
@@ -171,9 +164,9 @@ FEEDS: dict[str, str] = {
             struct_pack(a := m.micro_specimen_id, b := m.test_itemid, c := m.test_seq, d := stored,
                 e := m.microevent_id) AS row_key
         FROM (SELECT *, coalesce(charttime, day_end(chartdate)) AS taken_at FROM
-            {_linked("microbiologyevents", "coalesce(t.charttime, day_end(t.chartdate))")}) m""",
-    "prescriptions": """
-        SELECT s.case_key, concat_ws('|', p.pharmacy_id, p.drug_type, p.drug, p.formulary_drug_cd) AS row_key, p.drug,
+            {linked("microbiologyevents", "coalesce(t.charttime, day_end(t.chartdate))", look_back=True)}) m""",
+    "prescriptions": f"""
+        SELECT s.case_key, {_ORDER} AS row_key, p.drug,
             p.formulary_drug_cd, p.route, x.frequency, coalesce(x.entertime, o.ordertime) AS ordered,
             minute_of(coalesce(p.starttime, ordered), s.admittime) AS charted,
             known_by(greatest(p.starttime, ordered), s.admittime) AS stored
@@ -263,9 +256,13 @@ FEEDS: dict[str, str] = {
     "radiology": f"""
         SELECT r.case_key, r.note_id AS row_key, r.text, x.exam, minute_of(r.charttime, r.admittime) AS charted,
             known_by(r.charttime, r.admittime) AS taken, known_by(r.storetime, r.admittime) AS stored
-        FROM {_linked("radiology", "t.charttime")} r LEFT JOIN (
+        FROM {linked("radiology", "t.charttime")} r LEFT JOIN (
             SELECT note_id, arg_min(field_value, field_ordinal) AS exam FROM radiology_detail
             WHERE field_name = 'exam_name' GROUP BY note_id) x ON x.note_id = r.note_id""",
+    "truth_cancelled": f"""
+        SELECT s.case_key, {_ORDER} AS row_key
+        FROM prescriptions p JOIN stays s ON s.hadm_id = p.hadm_id GROUP BY s.case_key, row_key
+        HAVING bool_and(coalesce(try_cast(p.stoptime AS TIMESTAMP) <= p.starttime, false))""",
     "truth_outcome": """
         SELECT s.case_key, a.hadm_id AS row_key, a.discharge_location, a.hospital_expire_flag
         FROM admissions a JOIN stays s USING (hadm_id)""",

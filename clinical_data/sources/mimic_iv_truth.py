@@ -3,7 +3,8 @@
     triage               ed/triage.acuity of the first ED stay
     admission_diagnosis  rank 1 of ed/diagnosis of the last ED stay: billed after the visit, a proxy
     differential         that and the principal discharge diagnosis, a proxy
-    workup, treatment    from the record itself (step_truth)
+    workup, treatment    from the record itself (step_truth), without the drug orders that ended by the minute at which
+                         they were to begin (prescriptions.stoptime): they were taken back and never given
     disposition          admissions.discharge_location of those who left alive
     discharge_diagnosis  diagnoses_icd, in the order of seq_num
 
@@ -16,7 +17,7 @@ from clinical_data.case import Case
 from clinical_data.catalogue import Catalogue
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.sources.mimic_common import DIED, destination
-from clinical_data.sources.mimic_iv_findings import clean, icd
+from clinical_data.sources.mimic_iv_findings import clean, icd, order_id
 from clinical_data.sources.step_truth import acuity_label, every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row
 
@@ -39,7 +40,7 @@ def truth(case: Case, rows: dict[str, list[Row]], loaded: set[str], catalogue: C
             "admission_diagnosis": first,
             "differential": first if isinstance(first, str) else _differential(first, final),
             "workup": workup_labels(case, catalogue),
-            "treatment": treatment_labels(case),
+            "treatment": treatment_labels(case, without={order_id(r["row_key"]) for r in rows["truth_cancelled"]}),
             "disposition": _disposition(case, rows["truth_outcome"]),
             "discharge_diagnosis": final
             or ("no diagnosis recorded" if "diagnoses_icd" in loaded else "table diagnoses_icd is missing or broken"),

@@ -7,7 +7,7 @@ Source: clinical.md, "Recorded label per step".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinical_data.case import Case, Coding, Finding, FindingKind
@@ -91,18 +91,26 @@ def workup_labels(case: Case, catalogue: Catalogue) -> tuple[Label, ...] | str:
     return _first_in(window, begun) or "no test was first done in the day after the clock"
 
 
-def treatment_labels(case: Case) -> tuple[Label, ...] | str:
+def treatment_labels(
+    case: Case, *, more: Sequence[Finding] = (), without: Collection[str] = ()
+) -> tuple[Label, ...] | str:
     """Returns drug classes and levels of care newly started in the day after the clock, or why there are none.
 
     A class counts from its first order or administration (`charted`); one that the patient took at home counts from
     admission, intensive care from the first stay on a unit.
+
+    Args:
+        case: the case.
+        more: starts of treatment that the source records and the chart does not name; they stay out of the case.
+        without: ids of findings that the source later shows never to have taken place. A chart keeps them, because
+            nobody at the bedside knew.
     """
     window = window_after(case, "treatment")
     if isinstance(window, str):
         return window
     begun: list[_Begun] = []
-    for finding in case.findings:
-        if finding.kind not in _TREATING_KINDS:
+    for finding in (*case.findings, *more):
+        if finding.kind not in _TREATING_KINDS or finding.finding_id in without:
             continue
         at_home = finding.kind is FindingKind.MEDICATION_HOME
         minute = case.anchors.get("admission", 0) if at_home else finding.charted

@@ -18,6 +18,7 @@ from typing import IO
 from clinical_data.errors import BadInputError
 
 LONGEST_LINE = 1 << 24  # bytes
+_MOST_BLANK = 1_000_000  # lines in a row; beyond, packed data is a bomb, not a record
 _OFTEN = 1024  # lines between two reports of progress
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
@@ -47,7 +48,7 @@ def read_lines(
         progress: called now and then with the bytes of the (compressed) file consumed so far.
         longest: bytes of a line beyond which it is passed over.
     """
-    number = 0
+    number, blank = 0, 0
     try:
         with _opened(path) as (stored, text):
             for number, raw in enumerate(_bounded(text, longest), start=1):
@@ -55,7 +56,13 @@ def read_lines(
                     progress(stored.tell())
                 line = _decoded(number, raw)
                 if line is not None:
+                    blank = 0
                     yield line
+                    continue
+                blank += 1
+                if blank == _MOST_BLANK:
+                    yield Line(number, None, "a million blank lines; what follows is lost")
+                    return
     except BadInputError as error:
         yield Line(number + 1, None, error.message)
     except _DAMAGE:

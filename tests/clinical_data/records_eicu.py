@@ -97,11 +97,12 @@ TABLES = {
         "1,1001,97,Norepinephrine (mcg/min),5.5",
     ],
     "medication": [
-        "medicationid,patientunitstayid,drugorderoffset,drugstartoffset,drugordercancelled,drugname,routeadmin,frequency,prn,drugstopoffset",
-        "1,1001,98,50,CANARYCANCEL,ASPIRIN 81 MG,PO,Daily,No,987654",
-        "2,1001,99,99,CANARYCANCEL,MORPHINE,IV,Q4H,Yes,987654",
-        "3,1001,1500,1510,CANARYCANCEL,CEFTRIAXONE 1 G,IV,Daily,No,987654",
-        "4,1001,1520,1520,CANARYCANCEL,FUROSEMIDE 40 MG,IV,Daily,No,987654",
+        "medicationid,patientunitstayid,drugorderoffset,drugstartoffset,drugordercancelled,drugname,drughiclseqno,"
+        "routeadmin,frequency,prn,drugstopoffset",
+        "1,1001,98,50,CANARYCANCEL,ASPIRIN 81 MG,CANARYHICL,PO,Daily,No,987654",
+        "2,1001,99,99,CANARYCANCEL,MORPHINE,CANARYHICL,IV,Q4H,Yes,987654",
+        "3,1001,1500,1510,CANARYCANCEL,CEFTRIAXONE 1 G,CANARYHICL,IV,Daily,No,987654",
+        "4,1001,1520,1520,CANARYCANCEL,FUROSEMIDE 40 MG,CANARYHICL,IV,Daily,No,987654",
     ],
     "admissionDx": [
         "admissiondxid,patientunitstayid,admitdxenteredoffset,admitdxpath,admitdxname,admitdxtext",

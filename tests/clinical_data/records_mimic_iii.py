@@ -148,7 +148,7 @@ def _hospital(canary: str) -> dict[str, Rows]:
             {**lab, "CHARTTIME": "2150-03-10 09:30:00", "VALUE": "2.1", "VALUENUM": "2.1"},
             {**lab, "HADM_ID": "", "CHARTTIME": "2150-03-10 10:00:30", "VALUE": "<0.2", "VALUENUM": "0.2",
              "FLAG": "delta"},
-            {**lab, "HADM_ID": "", "CHARTTIME": "2150-03-10 08:59:00", "VALUE": "9", "VALUENUM": "9"},
+            {**lab, "HADM_ID": "", "CHARTTIME": "2150-03-09 08:59:00", "VALUE": "9", "VALUENUM": "9"},
             {**lab, "CHARTTIME": "2150-03-11 06:00:00", "VALUE": PLANTED, "VALUENUM": PLANTED},
             {**_MAIN, "ITEMID": "51484", "CHARTTIME": "2150-03-10 10:00:00", "VALUE": "NEG"},
         ],

@@ -363,3 +363,20 @@ def test_progress_ends_at_the_whole(tmp_path):
     log = ImportLog(lambda q: None, progress=lambda done, total: seen.append((done, total)))
     list(EicuSource().read(write_folder(tmp_path / "a"), log))
     assert seen[-1][0] == seen[-1][1] > 0
+
+
+@pytest.mark.parametrize(("degrees", "unit"), [("36.6", "°C"), ("45", "°C"), ("98.0", ""), ("101.1", "")])
+def test_a_number_that_is_no_temperature_in_celsius_keeps_its_value_and_loses_the_unit(tmp_path, degrees, unit):
+    lab = [TABLES["lab"][0], f"1,1001,100,7,Temperature,{degrees},{degrees},&#176;C,x,140"]
+    nurse = [TABLES["nurseCharting"][0], f"1,1001,10,20,Vital Signs,Temperature,Temperature (C),{degrees}"]
+    monitor = [TABLES["vitalPeriodic"][0], f"1,1001,2,{degrees},,,,,,,,,,,,,,,"]
+    tables = {"patient": TABLES["patient"], "lab": lab, "nurseCharting": nurse, "vitalPeriodic": monitor}
+    source = EicuSource().read(write_folder(tmp_path / "a", tables), ImportLog(lambda q: None))
+    case = next(c.case for c in source if c.case.source_id == "1001")
+    found = {f.note.split()[0]: (f.value, f.unit) for f in case.findings if "emperature" in f.code.display}
+    shown = "Cel" if unit else ""
+    assert found == {
+        "lab": (float(degrees), unit),
+        "nurseCharting": (float(degrees), shown),
+        "vitalPeriodic": (float(degrees), shown),
+    }

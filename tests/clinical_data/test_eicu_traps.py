@@ -18,7 +18,7 @@ from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import AnswerState, open_chart
 from clinical_data.sources import ImportLog
 from clinical_data.sources.eicu import EicuSource
-from clinical_data.sources.eicu_tables import CASE_TABLES, TRUTH_TABLES, root_query
+from clinical_data.sources.eicu_tables import CASE_TABLES, TRUTH_TABLES, feed_queries, root_query
 from clinical_data.sources.eicu_tables import TABLES as READ
 
 CLOCK = 360
@@ -102,6 +102,7 @@ def test_trap_12_hidden_tables_and_columns_are_not_even_read():
         ("carePlanCareProvider", "activeupondischarge"),
         ("medication", "drugstopoffset"),
         ("medication", "drugordercancelled"),
+        ("medication", "drughiclseqno"),
         ("respiratoryCare", "ventendoffset"),
         ("respiratoryCare", "priorventendoffset"),
         ("patient", "dischargeweight"),
@@ -117,9 +118,20 @@ def test_trap_14_a_future_column_of_a_visible_row_changes_nothing(tmp_path, impo
 
 
 def test_trap_14_no_future_column_is_read_into_a_case():
-    future = {"activeupondischarge", "drugstopoffset", "drugordercancelled", "ventendoffset", "priorventendoffset",
-              "dischargeweight", "nettotal", "outputtotal", "intaketotal"}  # fmt: skip
+    future = {"activeupondischarge", "drugstopoffset", "drugordercancelled", "drughiclseqno", "ventendoffset",
+              "priorventendoffset", "dischargeweight", "nettotal", "outputtotal", "intaketotal"}  # fmt: skip
     assert not {c for t in CASE_TABLES for c in t.columns} & future
+    (medication,) = [query for name, query in feed_queries({"medication"}, (), ("",)).items() if name == "medication"]
+    assert not [column for column in future if column in medication]
+
+
+def test_trap_14_other_patients_orders_and_cancelling_change_no_case(tmp_path, imported):
+    orders = [line.replace("CANARYCANCEL", "Yes").replace("CANARYHICL", "77") for line in TABLES["medication"]]
+    nameless = "9,1001,90,90,No,,77,IV,Daily,No,"
+    tables = changed(medication=[*orders, nameless, "8,201,10,10,No,LEVOFLOXACIN,77,IV,Daily,No,"])
+    found = cases(write_folder(tmp_path / "a", tables))
+    assert found["1001"] == imported["1001"]
+    assert "LEVOFLOXACIN" not in repr(found["1001"])
 
 
 def test_trap_15_treatment_orders_and_specialties_answer_no_request(imported):

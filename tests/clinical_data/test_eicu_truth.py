@@ -68,6 +68,54 @@ def test_treatment_is_what_was_newly_started_on_the_second_day(imported):
     assert imported["201"]["treatment"].absent_reason == AFTER_END
 
 
+def treated(folder, *orders, **tables):
+    """Codes of the treatment label of a stay of two days whose orders are these; no other record of a treatment."""
+    header = "medicationid,patientunitstayid,drugorderoffset,drugstartoffset,drugordercancelled,drugname,"
+    header += "drughiclseqno,routeadmin,frequency,prn,drugstopoffset"
+    content = {"patient": TABLES["patient"], "medication": [header, *orders], **tables}
+    return [x.coding.code for x in truths(write_folder(folder, content))["1001"]["treatment"].labels]
+
+
+def test_an_order_without_a_name_counts_under_the_commonest_name_of_its_ingredients(tmp_path):
+    new = "1,1001,1500,1510,No,VANCOMYCIN,1,IV,Daily,No,"
+    nameless = "2,1001,100,100,No, ,12383,IV,Daily,No,"
+    others = ["3,201,10,10,No,LEVOFLOXACIN 500 MG,12383,IV,Daily,No,", "4,201,10,10,No,LEVAQUIN,12383,IV,Daily,No,",
+              "5,1002,10,10,No,LEVOFLOXACIN 500 MG,12383,IV,Daily,No,"]  # fmt: skip
+    assert treated(tmp_path / "a", new) == ["antibacterials"]
+    assert treated(tmp_path / "b", new, nameless) == ["antibacterials"]  # nothing tells what it was
+    assert treated(tmp_path / "c", new, nameless, *others) == []
+    late = "2,1001,1600,1600,No,,12383,IV,Daily,No,"
+    assert treated(tmp_path / "d", late, *others) == ["antibacterials"]
+    assert treated(tmp_path / "e", late.replace("Daily,No", "Daily,Yes"), *others) == []  # as needed
+    rare = "6,201,10,10,No,HEPARIN FLUSH,12383,IV,Daily,No,"
+    assert treated(tmp_path / "f", late, *others, rare) == ["antibacterials"]
+
+
+def test_a_cancelled_order_neither_starts_a_treatment_nor_hides_its_start(tmp_path):
+    new = "1,1001,1500,1510,No,VANCOMYCIN,1,IV,Daily,No,"
+    assert treated(tmp_path / "a", new.replace("No,VANC", "Yes,VANC")) == []
+    earlier = "2,1001,100,100,Yes,CEFEPIME,2,IV,Daily,No,"
+    assert treated(tmp_path / "b", new, earlier) == ["antibacterials"]
+    assert treated(tmp_path / "c", new, earlier.replace("Yes", "No")) == []
+    nameless = "3,1001,1600,1600,Yes,,1,IV,Daily,No,"
+    assert treated(tmp_path / "d", new.replace("1001", "201"), nameless) == []
+
+
+def test_a_folder_without_these_columns_has_labels_all_the_same(tmp_path):
+    medication = ["medicationid,patientunitstayid,drugorderoffset,drugstartoffset,drugname,routeadmin,frequency,prn",
+                  "1,1001,1500,1510,VANCOMYCIN,IV,Daily,No"]  # fmt: skip
+    assert treated(tmp_path / "a", medication=medication) == ["antibacterials"]
+
+
+def test_ventilation_counts_from_the_care_plan_that_first_tells_it(tmp_path):
+    charted = {"respiratoryCare": [TABLES["respiratoryCare"][0], "1,1001,1468,Oral ETT,1400,0,0"]}
+    plan = [TABLES["carePlanGeneral"][0], "1,1001,x,718,Airway,Intubated/oral ETT"]
+    assert treated(tmp_path / "a", **charted) == ["mechanical_ventilation"]
+    assert treated(tmp_path / "b", carePlanGeneral=plan, **charted) == []
+    later = [line.replace(",718,", ",1450,") for line in plan]
+    assert treated(tmp_path / "c", carePlanGeneral=later, **charted) == ["mechanical_ventilation"]
+
+
 @pytest.mark.parametrize(
     ("place", "status", "end", "answer"),
     [

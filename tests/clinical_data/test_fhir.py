@@ -234,7 +234,7 @@ def test_codes_of_an_earlier_admission_are_known_from_its_end(load):
 
 
 def test_facts_without_an_encounter_belong_by_time_and_facts_of_later_admissions_never(load):
-    loose = without(observation("loose", issued="2024-01-10T12:00:00+01:00"), "encounter")
+    loose = without(observation("loose", effectiveDateTime="2024-01-12T11:00:00+01:00"), "encounter")
     after = without(observation("after", effectiveDateTime="2024-01-15T10:00:00+01:00"), "encounter")
     next_stay = encounter("next", "2024-01-13T10:00:00+01:00", "2024-01-20T10:00:00+01:00")  # overlaps, to be mean
     of_next = observation(

@@ -1,8 +1,9 @@
-"""Diagnoses of the stay in another dress: problem lists, visits without `partOf`, drugs begun in the stay."""
+"""What belongs to the episode: no diagnosis in another dress, no result of years ago, no test that was done before."""
 
 import json
 
 import pytest
+from fhir_building import E, encounter, loader, observation, only, patient, without
 
 from clinical_data.case import FindingKind
 from clinical_data.sources import ImportLog
@@ -105,3 +106,57 @@ def test_the_last_version_of_an_encounter_holds(tmp_path):
     label = condition([PROBLEM], recordedDate="2024-03-01")
     with_label = {**OWN, "diagnosis": [{"condition": {"reference": "Condition/c"}, "rank": 1}]}
     assert shown(tmp_path, OWN, with_label, label) == []
+
+
+@pytest.fixture
+def load(tmp_path):
+    return loader(tmp_path)
+
+
+def loose(key, at, category="laboratory", **more):
+    return without(observation(key, category, effectiveDateTime=at, **more), "encounter")
+
+
+@pytest.mark.parametrize("category", ["laboratory", "microbiology", "imaging"])
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [("2024-01-09T06:00", True), ("2024-01-09T05:59", False), ("2021-05-05T05:59", False), ("2024-01-12T12:00", True)],
+)
+def test_a_result_without_an_encounter_is_of_this_episode_or_of_none(load, category, at, shown):
+    ed = encounter("ed", "2024-01-10T06:00:00+01:00", "2024-01-10T10:20:00+01:00", partOf=E) | {
+        "class": {"code": "EMER"}
+    }
+    findings = only(load(patient(), encounter(), ed, loose("o", f"{at}:00+01:00", category))).case.findings
+    assert len(findings) == shown
+
+
+def test_a_result_of_an_outpatient_visit_years_ago_answers_no_request(load):
+    visit = encounter("visit", "2021-05-05T08:00:00+02:00", "2021-05-05T09:00:00+02:00") | {"class": {"code": "AMB"}}
+    measured = observation(
+        "o", encounter={"reference": "Encounter/visit"}, effectiveDateTime="2021-05-05T08:30:00+02:00"
+    )
+    assert only(load(patient(), visit, encounter(), measured)).case.findings == ()
+
+
+def test_what_the_stay_owns_and_old_vital_signs_stay_in_it(load):
+    own = observation("own", effectiveDateTime="2023-12-01T10:00:00+01:00")
+    weight = loose("weight", "2023-12-01T10:00:00+01:00", "vital-signs")
+    found = only(load(patient(), encounter(), own, weight)).case.findings
+    assert {f.note for f in found} == {"Observation/own", "Observation/weight"}
+
+
+@pytest.mark.parametrize(("before", "new"), [("10T03:00", False), ("09T10:00", False), ("08T10:00", True)])
+def test_a_test_of_an_unlinked_ed_is_not_new_in_the_stay(load, before, new):
+    """The ED visit has no Encounter, and what was taken there names the admission."""
+    early = observation("early", effectiveDateTime=f"2024-01-{before}:00+01:00")
+    again = observation("again", effectiveDateTime="2024-01-11T09:00:00+01:00")
+    labels = only(load(patient(), encounter(), early, again)).truth["workup"].labels
+    assert [x.coding.code for x in labels] == (["basic_metabolic_panel"] if new else [])
+
+
+def test_a_result_known_by_its_day_counts_as_taken_at_the_end_of_it(load):
+    (found,) = only(load(patient(), encounter(), observation(effectiveDateTime="2024-01-10"))).case.findings
+    assert (found.charted, found.available, found.pending_from) == (840, 1080, 840)
+    issued = observation(effectiveDateTime="2024-01-10", issued="2024-01-10T13:00:00+01:00")
+    (found,) = only(load(patient(), encounter(), issued)).case.findings
+    assert (found.charted, found.available, found.pending_from) == (180, 180, None)

@@ -90,6 +90,24 @@ def test_a_laboratory_result_without_admission_id_belongs_to_the_stay_in_whose_t
     assert log.unused["labevents: belongs to no case"] == 1
 
 
+@pytest.mark.parametrize(
+    ("time", "owner"), [("2150-03-09 08:59:00", None), ("2150-03-09 09:00:00", MAIN), ("2150-03-10 08:59:00", MAIN)]
+)
+def test_a_laboratory_result_of_the_day_before_arrival_belongs_to_the_stay(tmp_path, time, owner):
+    content = tables()
+    row = {"SUBJECT_ID": "1", "ITEMID": "50912", "CHARTTIME": time, "VALUE": "77", "VALUENUM": "77"}
+    content["LABEVENTS"] = [*content["LABEVENTS"], row]
+    cases = read(write_tables(tmp_path / "record", content))[0]
+    assert [k for k, c in cases.items() if 77.0 in [f.value for f in c.case.findings]] == ([owner] if owner else [])
+
+
+def test_a_cancelled_culture_has_no_result(tmp_path):
+    content = tables()
+    content["MICROBIOLOGYEVENTS"] = [{**content["MICROBIOLOGYEVENTS"][0], "ORG_NAME": "CANCELLED"}]
+    (found,) = of_table(read(write_tables(tmp_path / "record", content))[0][MAIN], "MICROBIOLOGYEVENTS")
+    assert (found.value, found.result_in_source) == (None, False)
+
+
 def test_a_culture_is_pending_for_nine_days(main):
     blood, urine = of_table(main, "MICROBIOLOGYEVENTS")
     assert (blood.pending_from, blood.available) == (-120, -120 + 9 * DAY)

@@ -88,7 +88,7 @@ def test_trap_06_labs_without_an_admission_id(imported):
     lactate = [(f.note, f.charted) for f in imported[MAIN].case.findings if f.code.code == "50813"]
     assert ("labevents 3", -10) in lactate  # between arrival in the emergency department and discharge
     everywhere = {f.note for labelled in imported.values() for f in labelled.case.findings}
-    assert not everywhere & {"labevents 7", "labevents 8"}  # before arrival, after discharge
+    assert not everywhere & {"labevents 7", "labevents 8"}  # more than a day before arrival, after discharge
     assert "radiology 10000001-RR-1" in {f.note for f in imported[MAIN].case.findings}
 
 
@@ -98,6 +98,46 @@ def test_trap_06_a_row_without_admission_id_belongs_to_one_of_two_stays_that_ove
     found = altered(admissions=stays)
     owners = [i for i, c in found.items() for f in c.case.findings if f.note == "labevents 3"]
     assert owners == [MAIN]
+
+
+def alone(key, time, table="labevents"):
+    """A row of patient 1 without admission id."""
+    row = {"subject_id": "10000001", "charttime": time, "storetime": time}
+    if table == "labevents":
+        return {**row, "labevent_id": key, "itemid": "50813", "value": "5", "valuenum": "5"}
+    return {**row, "microevent_id": key, "micro_specimen_id": key, "test_itemid": "90201", "test_seq": "1",
+            "comments": "NO GROWTH."}  # fmt: skip
+
+
+def owners_of(rows, table="labevents", **more):
+    """(key, admission) of each of the rows in the imported cases."""
+    keys = {f"{table} {row['labevent_id' if table == 'labevents' else 'microevent_id']}" for row in rows}
+    found = altered(**{table: [*tables()[table], *rows]}, **more)
+    return sorted((f.note.split()[1], i) for i, c in found.items() for f in c.case.findings if f.note in keys)
+
+
+@pytest.mark.parametrize("table", ["labevents", "microbiologyevents"])
+def test_trap_06_a_row_of_the_day_before_a_stay_belongs_to_it(table):
+    # The main stay begins with the arrival in the emergency department, 2150-03-10 09:00.
+    times = {"101": "2150-03-09 08:59:00", "102": "2150-03-09 09:00:00", "103": "2150-03-10 08:59:00"}
+    rows = [alone(key, time, table) for key, time in times.items()]
+    assert owners_of(rows, table) == [("102", MAIN), ("103", MAIN)]
+
+
+def test_trap_06_a_row_in_one_stay_belongs_to_no_other_that_begins_within_a_day():
+    stays = tables()["admissions"]
+    stays[0] = {**stays[0], "admittime": "2150-03-08 08:00:00", "dischtime": "2150-03-10 02:00:00"}
+    times = {"101": "2150-03-10 01:00:00", "102": "2150-03-10 02:00:00", "103": "2150-03-10 02:01:00",
+             "104": "2150-03-07 09:00:00"}  # fmt: skip
+    rows = [alone(key, time) for key, time in times.items()]
+    found = owners_of(rows, admissions=stays)
+    assert found == [("101", BEFORE), ("102", BEFORE), ("103", MAIN), ("104", BEFORE)]
+
+
+def test_trap_06_a_report_of_the_day_before_is_no_part_of_a_stay():
+    early = {**tables()["radiology"][0], "note_id": "10000001-RR-0", "charttime": "2150-03-10 08:00:00"}
+    found = altered(radiology=[*tables()["radiology"], early])
+    assert "radiology 10000001-RR-0" not in {f.note for c in found.values() for f in c.case.findings}
 
 
 def test_trap_07_facts_of_later_admissions(imported):
@@ -140,8 +180,45 @@ FUTURE = {
 
 @pytest.mark.parametrize("table", FUTURE)
 def test_trap_14_future_columns(imported, table):
-    found = altered(**{table: [{**row, **dict.fromkeys(FUTURE[table], "1")} for row in tables()[table]]})
-    assert {i: c.case for i, c in found.items()} == {i: c.case for i, c in imported.items()}
+    # A stop that is no time, and one before anything began.
+    for told in ("1", "2150-01-01 00:00:00") if table == "prescriptions" else ("1",):
+        found = altered(**{table: [{**row, **dict.fromkeys(FUTURE[table], told)} for row in tables()[table]]})
+        assert {i: c.case for i, c in found.items()} == {i: c.case for i, c in imported.items()}
+
+
+@pytest.mark.parametrize(
+    ("stopped", "counts"),
+    [("2150-03-11 17:59:00", False), ("2150-03-11 18:00:00", False), ("2150-03-11 18:01:00", True), ("", True)],
+)
+def test_trap_14_an_order_taken_back_before_it_began_is_left_out_of_the_label_alone(imported, stopped, counts):
+    order = {**_OWNER, "pharmacy_id": "49", "starttime": "2150-03-11 18:00:00", "stoptime": stopped,
+             "drug_type": "MAIN", "drug": "Bumetanide", "route": "IV"}  # fmt: skip
+    found = altered(prescriptions=[*tables()["prescriptions"], order])[MAIN]
+    assert "diuretics" not in {x.coding.code for x in imported[MAIN].truth["treatment"].labels}
+    assert ("diuretics" in {x.coding.code for x in found.truth["treatment"].labels}) is counts
+    assert "Bumetanide" in {f.code.display for f in found.case.findings}
+
+
+def test_trap_14_an_order_of_several_rows_is_taken_back_only_as_a_whole():
+    order = {**_OWNER, "pharmacy_id": "49", "starttime": "2150-03-11 18:00:00", "stoptime": "2150-03-11 17:00:00",
+             "drug_type": "MAIN", "drug": "Bumetanide", "route": "IV"}  # fmt: skip
+    again = {**order, "starttime": "2150-03-11 19:00:00", "stoptime": "2150-03-12 17:00:00"}
+    found = altered(prescriptions=[*tables()["prescriptions"], order, again])[MAIN]
+    assert "diuretics" in {x.coding.code for x in found.truth["treatment"].labels}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"comments": "TEST CANCELLED, PATIENT CREDITED."}, {"comments": "CANCELLED"}, {"org_name": "CANCELLED"},
+     {"comments": "Test cancelled by laboratory.  PATIENT CREDITED.  This is a low yield procedure."}],
+)  # fmt: skip
+def test_a_cancelled_culture_has_no_result(said):
+    row = {**alone("101", "2150-03-10 10:00:00", "microbiologyevents"), "comments": "", **said}
+    case = altered(microbiologyevents=[row])[MAIN].case
+    (found,) = [f for f in case.findings if f.note == "microbiologyevents 101"]
+    assert (found.value, found.result_in_source) == (None, False)
+    state = open_chart(case, 5000, CATALOGUE).request("cultures").state
+    assert state is AnswerState.DONE_RESULT_NOT_IN_SOURCE
 
 
 def test_trap_14_every_future_column_exists_in_the_record():

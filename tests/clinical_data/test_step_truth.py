@@ -144,6 +144,22 @@ def test_a_drug_as_needed_before_does_not_hide_its_start_in_earnest():
     assert codes(treatment_labels(case(before, after))) == ["diuretics"]
 
 
+def test_a_start_that_the_chart_does_not_name_counts_for_the_label_alone():
+    known, hidden = drug("Vancomycin", TREATMENT + 5), drug("Levofloxacin", ADMITTED)
+    assert codes(treatment_labels(case(known))) == ["antibacterials"]
+    assert isinstance(treatment_labels(case(known), more=[hidden]), str)
+    late = drug("Furosemide", TREATMENT + 9)
+    assert codes(treatment_labels(case(known), more=[late])) == ["antibacterials", "diuretics"]
+
+
+def test_what_never_took_place_starts_nothing_and_hides_nothing():
+    taken_back, given = drug("Furosemide", ADMITTED), drug("Bumetanide", TREATMENT + 5)
+    assert isinstance(treatment_labels(case(taken_back, given)), str)
+    assert codes(treatment_labels(case(taken_back, given), without={taken_back.finding_id})) == ["diuretics"]
+    both = {taken_back.finding_id, given.finding_id}
+    assert isinstance(treatment_labels(case(taken_back, given), without=both), str)
+
+
 def test_levels_of_care_count_by_ventilation_dialysis_and_the_first_icu_stay():
     tube = Finding("t", FindingKind.VITAL, Coding(MIMIC_ITEMS, "225792"), "recorded", TREATMENT + 30, TREATMENT + 30)
     dialysis = Finding("d", FindingKind.PROCEDURE, Coding(MIMIC_ITEMS, "225802"), None, TREATMENT + 50, TREATMENT + 50)

@@ -156,7 +156,6 @@ def test_an_eicu_treatment_path_counts_by_its_last_level_or_those_above(path, ex
         (MIMIC_ITEMS, "225802", "Dialysis - CRRT", FindingKind.PROCEDURE, ["renal_replacement"]),
         (MIMIC_ITEMS, "225459", "Chest X-Ray", FindingKind.IMAGING, []),
         (MIMIC_INPUTS, "221906", "Norepinephrine", FindingKind.TREATMENT, ["vasopressors_inotropes"]),
-        (MIMIC_INPUTS, "221668", "Midazolam (Versed)", FindingKind.TREATMENT, ["sedation"]),
         (MIMIC_INPUTS, "225975", "Heparin Sodium (Prophylaxis)", FindingKind.TREATMENT, []),
         ("wardstar:eicu/respiratoryCharting", "Ventilator Support Mode", "", FindingKind.VITAL,
          ["mechanical_ventilation"]),
@@ -171,6 +170,57 @@ def test_an_eicu_treatment_path_counts_by_its_last_level_or_those_above(path, ex
 )  # fmt: skip
 def test_a_treatment_counts_by_the_code_of_its_system(system, code, name, kind, expected):
     assert list(classes_of("any", treatment(name, system=system, kind=kind, code=code))) == expected
+
+
+@pytest.mark.parametrize("system", [MIMIC_ITEMS, MIMIC_INPUTS])
+@pytest.mark.parametrize(
+    ("item", "name", "expected"),
+    [("221668", "Midazolam (Versed)", ["sedation"]), ("221744", "Fentanyl", ["sedation"]),
+     ("222168", "Propofol", ["sedation"]), ("221555", "Cisatracurium", ["neuromuscular_block"])],
+)  # fmt: skip
+def test_an_item_of_sedation_or_paralysis_counts_only_where_it_runs(system, item, name, expected):
+    assert list(classes_of("any", treatment(name, "Continuous Med", system, code=item))) == expected
+    assert list(classes_of("any", treatment(name, "Continuous IV", system, code=item))) == expected
+    for push in ("Drug Push", "given", "Bolus"):
+        assert classes_of("any", treatment(name, push, system, code=item)) == ()
+
+
+def test_another_item_counts_as_a_single_push_too():
+    assert classes_of("any", treatment("Furosemide (Lasix)", "Drug Push", MIMIC_ITEMS, code="221794")) == ("diuretics",)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["IV Q6HPRN", "IV Q4HRSPRN", "PO prnqd INDEF", "IV Q15MINPRN INDEF", "IV Q15MIPRN", "PO HSPRN", "PO DAILYPRN",
+     "PO BIDPRN", "PO TIDPRN", "IV ONCEPRN: FOR 1 DOSE(S)", "IV ONETIMEPRN", "IV PRNP", "IV PRN4 INDEF", "PO PRNHS",
+     "PO PRNBID", "PO QHSPRN", "IV ONCE:PRN", "IV MRX1:PRN", "IV Q6H PRN", "IV q12hprn"],
+)  # fmt: skip
+def test_prn_glued_to_how_often_is_as_needed(how):
+    assert classes_of("eicu", treatment("haloperidol", how)) == ()
+
+
+@pytest.mark.parametrize("how", ["IV Q6H", "IV PRNEUMO", "IV HYPRNIN", "IV ONCE"])
+def test_prn_inside_another_word_is_not_as_needed(how):
+    assert classes_of("eicu", treatment("haloperidol", how)) == ("antipsychotics",)
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "expected"),
+    [
+        ("Ventilation", "ventilated - with daily extubation evaluation", ("mechanical_ventilation",)),
+        ("Ventilation", "spontaneous - adequate", ()),
+        ("Ventilation", "non-invasive ventilation", ()),
+        ("Airway", "intubated/oral ETT", ("mechanical_ventilation",)),
+        ("Airway", "intubated/oral ETT - difficult", ("mechanical_ventilation",)),
+        ("Airway", "intubated/nasal ETT", ("mechanical_ventilation",)),
+        ("Airway", "intubated/trach-chronic", ()),  # a tracheostomy alone is no ventilation
+        ("Airway", "not intubated/normal airway", ()),
+        ("Care Limitation", "ventilated", ()),
+    ],
+)
+def test_the_care_plan_of_eicu_shows_ventilation_by_its_value(group, value, expected):
+    plan = treatment("airway", value, "wardstar:eicu/carePlanGeneral", FindingKind.VITAL, group)
+    assert classes_of("eicu", plan) == expected
 
 
 def test_a_drug_at_home_counts_even_as_needed_but_never_as_an_infusion():

@@ -1,233 +1,179 @@
-"""No ground truth and no later fact in any prompt: canaries planted in raw records, looked for in `wardstar prompts`.
+"""No step can tell what became known after its clock, nor any recorded answer: property tests over every source.
 
-Traps of clinical.md: codes of the same case (1), later results (4), future columns of visible rows (14), label columns
-of eICU (12), clocks that no truth row may move (16).
+A raw record is altered in its own format: rows and resources that become known after a clock are altered, moved
+further away, deleted and added, results are taken out, and so is everything that tells an answer. Then every answer
+of the chart with its state, all that is known, vignette, context and every prompt must be the same, byte by byte.
+Traps of clinical.md: 1, 4, 7, 12, 14, 16, 17.
 """
 
-import copy
-import gzip
-import json
-from datetime import UTC, datetime, timedelta
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
+import leak_records
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from leak_consultations import DdxplusRecord, OsceRecord
+from leak_eicu import EICU
+from leak_fhir import FhirRecord
+from leak_meds import MedsRecord
+from leak_mimic import MIMIC_III, MIMIC_IV
+from leak_records import (
+    DEEDS,
+    LOUD,
+    RawRecord,
+    carry_out,
+    check_clocks,
+    first_difference,
+    keep_catalogue,
+    labelled_of,
+    seen_by,
+    source_records,
+    steps_until,
+)
 
-from clinical_data.catalogue import load_catalogue
-from clinical_data.demo import bundle_folder
-from clinical_data.sources import ImportLog
-from clinical_data.sources.eicu import EicuSource
-from clinical_data.sources.fhir import FhirSource
-from search.models.toys import RandomModel
-from search.problem import Models
-from search.strategies import run_search
-from workflow.cli import main
-from workflow.config import ReplayOptions, make_config, prepare
-from workflow.step import clock_of, problem_of
+import workflow.step
+from clinical_data.case import Case
+from clinical_data.catalogue import Catalogue
+from clinical_data.chart import Chart, open_chart
+from clinical_data.ground_truth import LabelledCase
 
-CANARY = "zugzwang"  # a word that neither a prompt template nor a bundled record holds
-STEP = "admission_diagnosis"
-Json = dict[str, Any]
-
-
-def read_bundle(name: str = "ward-0015") -> Json:
-    (path,) = bundle_folder().glob(f"{name}.json.gz")
-    bundle: Json = json.loads(gzip.decompress(path.read_bytes()))
-    return bundle
-
-
-def admission_of(bundle: Json) -> datetime:
-    stays = [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "Encounter"]
-    (own,) = (s for s in stays if "partOf" not in s)
-    return datetime.fromisoformat(own["period"]["start"])
-
-
-def known_at(resource: Json) -> datetime | None:
-    """The earliest moment at which the generator's resource says anything: collection, order or entry."""
-    for name in ("effectiveDateTime", "authoredOn", "issued", "recordedDate", "performedDateTime", "dateAsserted"):
-        if name in resource:
-            at = datetime.fromisoformat(resource[name])
-            return at if at.tzinfo else at.replace(tzinfo=UTC)  # a date alone
-    return None
+RECORDS: dict[str, RawRecord] = {
+    r.source: r for r in (FhirRecord(), MIMIC_IV, MIMIC_III, EICU, MedsRecord(), OsceRecord(), DdxplusRecord())
+}
+TIMED = ("fhir", "mimic-iv", "mimic-iii", "eicu", "meds")  # the others have one moment at which everything is known
+EXAMPLES = int(os.environ.get("WARDSTAR_TEST_LEAKS", "5"))  # per source; a longer search sets more
 
 
-def later_than(bundle: Json, clock: datetime) -> list[int]:
-    entries = (e["resource"] for e in bundle["entry"])
-    return [i for i, r in enumerate(entries) if (at := known_at(r)) is not None and at > clock]
+@pytest.fixture(autouse=True)
+def _one_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_catalogue(monkeypatch)
 
 
-def spoil(resource: Json) -> None:
-    """Replaces every word a person could read in a resource by the canary; codes and times stay."""
-    for name, value in list(resource.items()):
-        if isinstance(value, dict):
-            spoil(value)
-        elif isinstance(value, list):
-            for part in value:
-                if isinstance(part, dict):
-                    spoil(part)
-        elif name in ("text", "display", "valueString", "conclusion", "description"):
-            resource[name] = f"{CANARY} {CANARY}"
-        elif name == "value" and isinstance(value, int | float):
-            resource[name] = 31337
+Importer = Callable[[LabelledCase], Case]  # stands for an importer: what it would have made of a case
 
 
-def prompts_of(cases: Any, name: str | None = None) -> list[str]:
-    plan = prepare(make_config(ReplayOptions(steps=(STEP,), generator="random:3", settings={"rollouts": 4}))).plans[
-        STEP
-    ]
-    model = RandomModel(3)
-    sent: list[str] = []
-    for labelled in cases:
-        clock = clock_of(labelled.case, plan.step)
-        assert clock is not None
-        problem = problem_of(labelled.case, plan, clock)
-        for strategy in ("rstar", "full-information"):
-            sent += [c.text for c in run_search(strategy, problem, Models(model, model), plan.settings, 1).calls]
-    return sent
+def careful(labelled: LabelledCase) -> Case:
+    """The importer as it is."""
+    return labelled.case
 
 
-def prompts_of_bundle(bundle: Json, folder: Path) -> list[str]:
-    path = folder / "bundle.json"
-    path.write_text(json.dumps(bundle), encoding="utf-8")
-    broken: list[Any] = []
-    sent = prompts_of(FhirSource().read(path, ImportLog(broken.append)))
-    assert not broken
-    return sent
+def everything_seen(record: RawRecord, case: Case) -> dict[str, str]:
+    return {step: seen_by(case, step) for step in record.clocks}
 
 
-@given(data=st.data())
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-def test_later_facts_may_be_altered_added_or_deleted_without_changing_a_byte(data: Any, tmp_path: Path) -> None:
-    """Traps 4, 14, 17: any subset of what became known after the clock, in a record that anyone could have written."""
-    bundle = read_bundle(data.draw(st.sampled_from(["ward-0001", "ward-0015", "ward-0020"])))
-    later = later_than(bundle, admission_of(bundle) + timedelta(hours=6))
-    assert len(later) > 20
-    chosen = data.draw(st.lists(st.sampled_from(later), min_size=1, max_size=len(later), unique=True))
-    deed = data.draw(st.sampled_from(["alter", "delete", "add"]))
-    changed = copy.deepcopy(bundle)
-    labels = {"Condition"}  # deleting a label's Condition is trap 1, below; here it would only dangle
-    for i in sorted(chosen, reverse=True):
-        resource = changed["entry"][i]["resource"]
-        if deed == "alter":
-            spoil(resource)
-        elif deed == "delete" and resource["resourceType"] not in labels:
-            del changed["entry"][i]
-        elif deed == "add":
-            extra = copy.deepcopy(changed["entry"][i])
-            extra["fullUrl"] = f"urn:uuid:00000000-0000-4000-8000-{i:012d}"
-            extra["resource"]["id"] = f"extra-{i}"
-            spoil(extra["resource"])
-            changed["entry"].append(extra)
-    before, after = prompts_of_bundle(bundle, tmp_path), prompts_of_bundle(changed, tmp_path)
-    assert before
-    assert after == before
-    assert CANARY not in "\n".join(after)
+@cache
+def untouched(source: str) -> LabelledCase:
+    """The case of the record as it is. Its clocks are the ones that were worked out by hand."""
+    record = RECORDS[source]
+    with TemporaryDirectory(prefix="wardstar-leak-") as folder:
+        labelled = labelled_of(record, record.write(record.content(), Path(folder)))
+    check_clocks(record, labelled.case)
+    return labelled
 
 
-def test_labels_and_future_columns_change_no_byte(tmp_path: Path) -> None:
-    """Traps 1, 14, 16: the codes of the stay, how and where it ended, death, class and priority."""
-    bundle = read_bundle()
-    changed = copy.deepcopy(bundle)
-    own = {"AD", "DD", "CM"}
-    for entry in changed["entry"]:
-        resource = entry["resource"]
-        kind = resource["resourceType"]
-        if kind == "Condition" and "encounter" in resource:
-            resource["code"] = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "Z99.9"}]}
-            resource["code"]["text"] = resource["code"]["coding"][0]["display"] = CANARY
-        if kind == "Patient":
-            resource["deceasedDateTime"] = "2030-01-01T00:00:00+00:00"
-        if kind == "Encounter" and "partOf" not in resource:
-            assert {c["code"] for d in resource["diagnosis"] for c in d["use"]["coding"]} <= own
-            resource["hospitalization"]["dischargeDisposition"] = {"text": CANARY}
-            resource["priority"] = {"text": CANARY}
-            resource["reasonCode"] = [{"text": CANARY}]
-            resource["period"]["end"] = "2031-01-01T00:00:00+00:00"
-            resource["class"]["code"] = "ACUTE"
-    after = prompts_of_bundle(changed, tmp_path)
-    assert after == prompts_of_bundle(bundle, tmp_path)
-    assert CANARY not in "\n".join(after)
+@cache
+def seen_before(source: str) -> dict[str, str]:
+    return everything_seen(RECORDS[source], untouched(source).case)
 
 
-def write_eicu(folder: Path, canary: str, late: str) -> Path:
-    """One unit stay, with `canary` in every label column and `late` in every fact after 6 hours."""
-    past = "notes/Progress Notes/Past History/Organ Systems/Cardiovascular (R)/Congestive Heart Failure"
-    tables = {
-        "patient": "patientunitstayid,uniquepid,gender,age,apacheadmissiondx,hospitalid,unittype,unitadmitsource,"
-        "unitvisitnumber,unitdischargeoffset,unitdischargelocation,unitdischargestatus\n"
-        f"1,p,Female,70,{canary},5,MICU,Floor,1,4000,{canary},{late}\n",
-        "admissionDx": "admissiondxid,patientunitstayid,admitdxenteredoffset,admitdxpath,admitdxname,admitdxtext\n"
-        f"1,1,10,admission diagnosis|All Diagnosis|Non-operative|Diagnosis|Cardiovascular|{canary},{canary},{canary}\n",
-        "diagnosis": "diagnosisid,patientunitstayid,activeupondischarge,diagnosisoffset,diagnosisstring,icd9code,"
-        f"diagnosispriority\n1,1,True,10,cardiovascular|{canary}|{canary},{canary},Primary\n",
-        "treatment": "treatmentid,patientunitstayid,treatmentoffset,treatmentstring,activeupondischarge\n"
-        f"1,1,20,cardiovascular|{canary}|{canary},False\n",
-        "pastHistory": "pasthistoryid,patientunitstayid,pasthistoryoffset,pasthistoryenteredoffset,pasthistorypath,"
-        f"pasthistoryvalue,pasthistoryvaluetext\n1,1,10,20,{past}/CHF,CHF,CHF\n2,1,10,{late},{past}/late,{canary},x\n",
-        "lab": "labid,patientunitstayid,labresultoffset,labtypeid,labname,labresult,labresulttext,"
-        "labmeasurenamesystem,labresultrevisedoffset\n"
-        f"1,1,100,1,sodium,131,131,mmol/L,140\n2,1,{late},1,creatinine,31337,31337,mg/dL,{late}\n",
-    }
-    folder.mkdir()
-    for name, text in tables.items():
-        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
-    return folder
-
-
-def test_eicu_label_columns_and_later_rows_never_reach_a_prompt(tmp_path: Path) -> None:
-    """Traps 12, 14, 15: label tables, treatment strings, discharge columns, and rows entered after 6 hours."""
-    sent = []
-    for n, (canary, late) in enumerate(((CANARY, "361"), ("other", "9000"))):
-        cases = list(EicuSource().read(write_eicu(tmp_path / str(n), canary, late), ImportLog(lambda trouble: None)))
-        assert len(cases) == 1
-        assert canary in repr(cases[0].truth)
-        sent.append(prompts_of(cases))
-    assert sent[0] == sent[1]
-    assert "131" in "\n".join(sent[0])
-    assert CANARY not in "\n".join(sent[0])
-    assert "31337" not in "\n".join(sent[0])
-
-
-@pytest.mark.parametrize("strategy", ["rstar", "greedy", "self-consistency", "full-information"])
-def test_no_line_of_the_exported_prompts_holds_a_label_or_a_later_fact(
-    strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def check_no_leak(
+    record: RawRecord, minute: int, deeds: list[str], before: dict[str, str], importer: Importer = careful
 ) -> None:
-    """The whole way by the command line, of every bundled record cut to one with canaries after the clock."""
-    bundle = read_bundle()
-    for i in later_than(bundle, admission_of(bundle) + timedelta(hours=6)):
-        spoil(bundle["entry"][i]["resource"])
-    for entry in bundle["entry"]:
-        if entry["resource"]["resourceType"] == "Condition" and "encounter" in entry["resource"]:
-            spoil(entry["resource"])
-    (tmp_path / "bundle.json").write_text(json.dumps(bundle), encoding="utf-8")
-    url, out = f"sqlite:///{tmp_path / 'a.db'}", tmp_path / "prompts.jsonl"
-
-    def call(*arguments: object) -> None:
-        with pytest.raises(SystemExit) as left:
-            main([str(a) for a in arguments])
-        assert not left.value.code, capsys.readouterr().err
-
-    call("import", "fhir", tmp_path / "bundle.json", "--db", url)
-    replay: tuple[object, ...] = ("replay", "--db", url, "--run", "a", "--generator", "random:3", "--steps", STEP)
-    call(*replay, "--strategy", strategy, "--rollouts", 6)
-    call("prompts", "--db", url, "--run", "a", "--out", out)
-    lines = out.read_text(encoding="utf-8").splitlines()
-    assert lines
-    assert not [line for line in lines if CANARY in line or "31337" in line]
-    checkpoints = tmp_path / "a.db.checkpoints"
-    assert CANARY.encode() not in checkpoints.read_bytes()
+    """The property: what is hidden, and what becomes known after a minute, is free to change."""
+    parts = [*record.hidden(), *record.later(minute)]
+    chosen = [(part, deeds[i % len(deeds)]) for i, part in enumerate(parts)]
+    with TemporaryDirectory(prefix="wardstar-leak-") as folder:
+        case = importer(labelled_of(record, carry_out(record, chosen, Path(folder) / "record")))
+    for step in steps_until(record, minute):
+        now = seen_by(case, step)
+        assert now == before[step], f"{record.source}, {step}: {first_difference(before[step], now)}"
 
 
-def test_the_canary_is_seen_when_the_clock_lets_it_through(tmp_path: Path) -> None:
-    """The tests above can fail: a canary in a fact known before the clock does reach a prompt."""
-    bundle = read_bundle()
-    clock = admission_of(bundle) + timedelta(hours=6)
-    for entry in bundle["entry"]:
-        resource = entry["resource"]
-        at = known_at(resource)
-        if resource["resourceType"] == "Observation" and at is not None and at < clock:
-            spoil(resource)
-    assert CANARY in "\n".join(prompts_of_bundle(bundle, tmp_path))
-    assert load_catalogue().item("chief_complaint") is not None
+@pytest.mark.parametrize("source", RECORDS)
+@given(data=st.data())
+@settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+def test_what_is_hidden_or_known_later_changes_no_byte(source: str, data: st.DataObject) -> None:
+    minute = data.draw(st.sampled_from(sorted(set(RECORDS[source].clocks.values()))), label="clock")
+    deeds = data.draw(st.lists(st.sampled_from(DEEDS), min_size=1, max_size=400), label="deeds")
+    check_no_leak(RECORDS[source], minute, deeds, seen_before(source))
+
+
+@pytest.mark.parametrize("deed", ["add", "delete"])
+@pytest.mark.parametrize("source", RECORDS)
+def test_all_at_once_changes_no_byte(source: str, deed: str) -> None:
+    """All that is hidden or comes after the first clock is added to, or taken away."""
+    check_no_leak(RECORDS[source], min(RECORDS[source].clocks.values()), [deed], seen_before(source))
+
+
+@pytest.mark.parametrize("source", RECORDS)
+def test_a_record_has_something_to_hide_at_every_clock(source: str) -> None:
+    """The property is not empty: facts lie before, across and after each clock, and answers are recorded."""
+    record = RECORDS[source]
+    assert record.hidden()
+    for minute in set(record.clocks.values()):
+        names = [part.name for part in record.later(minute)]
+        assert source not in TIMED or (len(names) > 5 and any(n.endswith("its result") for n in names))
+
+
+# Tests of the tests: each guard is taken away, and the property must fail.
+
+
+@pytest.mark.parametrize("source", RECORDS)
+def test_control_an_early_fact_is_seen(source: str, tmp_path: Path) -> None:
+    """A word in a visible fact does arrive, so that its absence elsewhere means something."""
+    record = RECORDS[source]
+    content = record.content()
+    record.early(content)
+    cases, _, _ = source_records.import_all(source, record.write(content, tmp_path))
+    known = [c.case for c in cases if LOUD in repr(c.case)]
+    case = next((c for c in known if c.source_id == record.source_id), known[0])  # the id of a scenario moves with it
+    assert all(LOUD in text for text in everything_seen(record, case).values())
+
+
+def open_everything(case: Case, clock: int, catalogue: Catalogue) -> Chart:
+    """`open_chart` without its filter."""
+    return replace(open_chart(case, 10**9, catalogue), clock=clock)
+
+
+@pytest.mark.parametrize("source", TIMED)
+def test_control_without_the_clock_check_the_property_fails(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leak_records, "open_chart", open_everything)
+    monkeypatch.setattr(workflow.step, "open_chart", open_everything)
+    record = RECORDS[source]
+    before = everything_seen(record, untouched(source).case)
+    with pytest.raises(AssertionError, match=f"^{source}, "):
+        check_no_leak(record, min(record.clocks.values()), ["alter"], before)
+
+
+def known_when_charted(labelled: LabelledCase) -> Case:
+    """An importer that takes the time of observation for the time of the result (trap 4)."""
+    case = labelled.case
+    return replace(case, findings=tuple(replace(f, available=f.charted, pending_from=None) for f in case.findings))
+
+
+@pytest.mark.parametrize("source", TIMED)
+def test_control_with_the_charted_time_as_that_of_the_result_the_property_fails(source: str) -> None:
+    record = RECORDS[source]
+    before = everything_seen(record, known_when_charted(untouched(source)))
+    with pytest.raises(AssertionError, match=f"^{source}, "):
+        check_no_leak(record, sorted(record.clocks.values())[-2], ["alter"], before, known_when_charted)
+
+
+def telling(labelled: LabelledCase) -> Case:
+    """An importer that lets the recorded answers into the case."""
+    return replace(labelled.case, context={"admission_source": repr(labelled.truth)})
+
+
+@pytest.mark.parametrize("source", RECORDS)
+def test_control_with_an_answer_in_the_case_the_property_fails(source: str) -> None:
+    record = RECORDS[source]
+    before = everything_seen(record, telling(untouched(source)))
+    with pytest.raises(AssertionError, match=f"^{source}, "):
+        check_no_leak(record, max(record.clocks.values()), ["delete"], before, telling)
