@@ -1,7 +1,10 @@
-"""The fixed clock of each step, per source: what importers measure their label windows from.
+"""The eight steps, the fixed clock of each per source, and the lags of results without a time of their own.
 
 A clock is an anchor of the case plus minutes, fixed by step and source and never read from a truth row. A pathway names
 its clocks itself; a test holds the bundled pathways to these.
+
+A lag is how many minutes after it was taken a result counts as known, where the record does not say when it was: the
+95th percentile of its kind, so that nothing is shown before it can be expected.
 
 Source: clinical.md, "Clock"; clinical_data.md B, "Fixed clocks".
 """
@@ -12,7 +15,31 @@ from dataclasses import dataclass
 
 from clinical_data.case import Case
 
+STEPS = (
+    "triage",
+    "admission_diagnosis",
+    "differential",
+    "workup",
+    "result_update",
+    "treatment",
+    "disposition",
+    "discharge_diagnosis",
+)
+"""The steps that every source answers for, with labels or with a reason for their absence (clinical.md)."""
+
 DAY = 24 * 60  # minutes
+
+LAB_LAG = 4 * 60
+CULTURE_LAG = 9 * DAY
+REPORT_LAG = DAY  # of imaging; not measured in any source at hand, a day is a cautious guess
+
+LOOK_BACK = DAY
+"""Minutes before a stay from which laboratory and microbiology results of no encounter belong to it.
+
+Blood is often taken in the clinic or the ambulance hours before the registration, and the ward reads it; one day is the
+longest for which a result still describes the illness at hand. An outpatient result of months or years before would
+answer a request with a state that is long past: without this bound such values alone answered a third of all panels.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from clinical_data.case import Case, Finding
+from clinical_data.clocks import STEPS
 from clinical_data.codes import icd_classes
 from clinical_data.errors import UsageError
-from clinical_data.ground_truth import STEPS, GroundTruth, Label, LabelledCase
+from clinical_data.ground_truth import GroundTruth, Label, LabelledCase
 from clinical_data.splits import split_of
 
 if TYPE_CHECKING:

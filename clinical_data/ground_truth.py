@@ -10,18 +10,6 @@ from enum import StrEnum
 
 from clinical_data.case import Case, Coding
 
-STEPS = (
-    "triage",
-    "admission_diagnosis",
-    "differential",
-    "workup",
-    "result_update",
-    "treatment",
-    "disposition",
-    "discharge_diagnosis",
-)
-"""The steps that every source answers for, with labels or with a reason for their absence (clinical.md)."""
-
 
 class Strength(StrEnum):
     """How far a label may be trusted, strongest first (clinical.md, "Recorded label per step")."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_data.catalogue import load_catalogue
+from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
 from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS
 from search.problem import SearchSettings
@@ -26,17 +27,6 @@ _LATER = {
     "predecessors": ("recorded",),
     "value": ("rap", "ground_truth"),
 }
-# Source: clinical.md, "Recorded label per step".
-TRUTH_SELECTORS = (
-    "triage",
-    "admission_diagnosis",
-    "differential",
-    "workup",
-    "result_update",
-    "treatment",
-    "disposition",
-    "discharge_diagnosis",
-)
 SCORERS = ("icd", "group")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
 
@@ -229,8 +219,8 @@ def _check(options: ReplayOptions) -> None:
 def check_names(pathway: Pathway) -> None:
     """Raises UsageError where a pathway names recorded labels or a scorer that do not exist."""
     for step in pathway.steps:
-        if step.truth not in TRUTH_SELECTORS:
-            hint = f"known: {', '.join(TRUTH_SELECTORS)}"
+        if step.truth not in STEPS:
+            hint = f"known: {', '.join(STEPS)}"
             raise UsageError(f"step {step.name}: no recorded labels named {step.truth}", hint=hint)
         if unknown := [s for s in step.scorers if s not in SCORERS]:
             raise UsageError(f"step {step.name}: no scorer named {unknown[0]}", hint=f"known: {', '.join(SCORERS)}")

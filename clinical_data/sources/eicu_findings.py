@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clinical_data.case import Finding, FindingKind
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG
 from clinical_data.sources import eicu_names as names
 from clinical_data.sources.eicu_bedside import BEDSIDE
 from clinical_data.sources.eicu_make import later, make
 from clinical_data.sources.tables import Row
 
-# Lags in minutes for rows without an entry time.
-# Source: clinical.md, "Clock": 95th percentile of each kind; that of physicalExam was measured on the eICU demo, where
-# all 2,330 examinations do have a note with an entry time (median 12, 95th percentile 317).
-LAB_LAG = 4 * 60
-CULTURE_LAG = 9 * 24 * 60
+# Lag in minutes of an examination without an entry time: measured on the eICU demo, where all 2,330 examinations do
+# have a note with an entry time (median 12, 95th percentile 317).
 EXAM_LAG = 317
 
 

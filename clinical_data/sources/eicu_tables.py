@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clinical_data.sources.tables import NUMBER, TEXT, WHOLE, Table
+from clinical_data.sources.tables import NUMBER, TEXT, WHOLE, Table, quoted
 
 STAY = "patientunitstayid"
 OFFSET = "INTEGER"  # minutes; one that is longer than any life is no time of a stay
@@ -147,9 +147,9 @@ def feed_queries(loaded: set[str], charted: tuple[tuple[str, str], ...], care: t
         "vitalPeriodic": _monitored(),
         "nurseCharting": _nurse_charted(charted),
         "respiratoryCare": _respiratory_care(),
-        "carePlanGeneral": f"{_plain(_named('carePlanGeneral'))} WHERE cplgroup IN ({', '.join(map(_quoted, care))})",
-        "intakeOutput": f"{_plain(_named('intakeOutput'))} WHERE regexp_matches(lower(cellpath), {_quoted(_URINE)}) "
-        f"AND NOT regexp_matches(lower(cellpath), {_quoted(_NO_VOLUME)})",
+        "carePlanGeneral": f"{_plain(_named('carePlanGeneral'))} WHERE cplgroup IN ({', '.join(map(quoted, care))})",
+        "intakeOutput": f"{_plain(_named('intakeOutput'))} WHERE regexp_matches(lower(cellpath), {quoted(_URINE)}) "
+        f"AND NOT regexp_matches(lower(cellpath), {quoted(_NO_VOLUME)})",
     }
     wanted = [t for t in (*CASE_TABLES, *TRUTH_TABLES) if t.name in loaded]
     feeds = {t.name: thinned.get(t.name) or _plain(t) for t in wanted}
@@ -216,7 +216,7 @@ def _monitored() -> str:
 
 def _nurse_charted(wanted: tuple[tuple[str, str], ...]) -> str:
     """Returns the query of the first known value of each wanted entry in each block."""
-    pairs = ", ".join(f"({_quoted(label)}, {_quoted(name)})" for label, name in wanted)
+    pairs = ", ".join(f"({quoted(label)}, {quoted(name)})" for label, name in wanted)
     entry = "nursingchartcelltypevallabel, nursingchartcelltypevalname"
     return (
         f"{_plain(_named('nurseCharting'))} WHERE ({entry}) IN ({pairs}) AND trim(nursingchartvalue) <> '' "
@@ -239,7 +239,3 @@ def _respiratory_care() -> str:
         f"CASE WHEN ventstartoffset <> 0 AND row_number() OVER ({same_start}) = 1 THEN ventstartoffset END AS started "
         "FROM respiratoryCare"
     )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

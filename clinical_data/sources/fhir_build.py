@@ -18,24 +18,23 @@ from clinical_data.case import (
     sort_findings,
 )
 from clinical_data.catalogue import Catalogue
-from clinical_data.clocks import DAY
+from clinical_data.clocks import CULTURE_LAG, DAY, LAB_LAG, LOOK_BACK, REPORT_LAG
 from clinical_data.ground_truth import LabelledCase
 from clinical_data.sources.fhir_cultures import join_cultures, name_fluids
 from clinical_data.sources.fhir_orders import ORDERED
 from clinical_data.sources.fhir_reduce import CONDITION_RULES, TRUTH_RULES, StagedFact
 from clinical_data.sources.fhir_stage import Stage
-from clinical_data.sources.fhir_stay import LOOK_BACK, Stay, Stays, id_part, wall
+from clinical_data.sources.fhir_stay import Stay, Stays, id_part, wall
 from clinical_data.sources.fhir_times import age_at, parse_moment
 from clinical_data.sources.fhir_truth import truth_of
 
 SOURCE = "fhir"
 
-# Minutes from observation to result where the record does not say; 95th percentiles (clinical.md, "Clock"). An imaging
-# report has no measured lag: a day.
+# Minutes from observation to result where the record does not say.
 _LAG = {
-    FindingKind.LABORATORY: 240,
-    FindingKind.MICROBIOLOGY: 9 * DAY,
-    FindingKind.IMAGING: DAY,
+    FindingKind.LABORATORY: LAB_LAG,
+    FindingKind.MICROBIOLOGY: CULTURE_LAG,
+    FindingKind.IMAGING: REPORT_LAG,
 }
 _AMENDED_LAG = DAY  # at least, for a value that was changed at a time that the record does not say
 _LASTING = (FindingKind.ALLERGY, FindingKind.FAMILY)  # stay true after the stay in which they were recorded
@@ -249,7 +248,7 @@ def _last_result(stay: Stay, times: Times, members: list[StagedFact]) -> Times:
         seen = parse_moment(member.known or member.charted) if member.known or member.charted else None
         minute = stay.clock.known_by(seen.latest) if seen else collected
         if not member.known:
-            minute = max(minute, collected + _LAG[FindingKind.MICROBIOLOGY])
+            minute = max(minute, collected + CULTURE_LAG)
         available = max(available, minute)
     return charted, available, collected if collected < available else None
 

@@ -12,13 +12,6 @@ from clinical_data.sources.fhir_reduce import StagedEncounter
 from clinical_data.sources.fhir_stage import Stage
 from clinical_data.sources.fhir_times import CaseClock, parse_moment
 
-LOOK_BACK = 24 * 60
-"""Minutes before the first minute of a stay from which results without an encounter belong to it.
-
-A request asks for a result of this episode. An outpatient value of years ago is none: without this bound such values
-alone answered a third of all panels. A day covers what was taken before an arrival that the record enters late.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Stay:

@@ -27,13 +27,13 @@ from pathlib import Path
 
 from clinical_data.case import Case, Coding, make_finding_id
 from clinical_data.catalogue import Catalogue
-from clinical_data.clocks import clock_minute
+from clinical_data.clocks import LOOK_BACK, clock_minute
 from clinical_data.errors import BadInputError
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.sources.fhir_codes import NO_DESTINATION
 from clinical_data.sources.fhir_reduce import StagedFact
 from clinical_data.sources.fhir_stage import Stage
-from clinical_data.sources.fhir_stay import LOOK_BACK, Stay
+from clinical_data.sources.fhir_stay import Stay
 from clinical_data.sources.fhir_times import parse_moment
 from clinical_data.sources.step_truth import (
     ITEM_SYSTEM,

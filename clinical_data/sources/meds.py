@@ -12,18 +12,17 @@ Source: github.com/Medical-Event-Data-Standard/meds, and its ETL of MIMIC-IV (MI
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from clinical_data.case import PRESENT, Case, Coding, Encounter, Finding, FindingKind, Patient, make_id, sort_findings
+from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient, make_id, sort_findings
 from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
 from clinical_data.sources import ImportJob, ImportLog, Quarantined
 from clinical_data.sources.meds_shards import MedsFolder
 from clinical_data.sources.meds_stays import FEEDS, ROOT, open_stays
-from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination, make
-from clinical_data.sources.mimic_iv_findings import clean
+from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination
+from clinical_data.sources.mimic_findings import clean, earlier_admission, earlier_diagnosis, make
 from clinical_data.sources.step_truth import every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row
 
@@ -70,14 +69,10 @@ def _findings(rows: dict[str, list[Row]], import_log: ImportLog) -> list[Finding
             import_log.unused["events: without a value"] += 1
         found += built
     for row in rows["earlier"]:
-        days = max(1, math.ceil((row["minutes"] or 0) / (24 * 60)))
-        coding = Coding("wardstar:meds/admissions", "prior_admission", "earlier hospital admission")
-        key, value = (row["case_key"], row["row_key"]), f"stayed {days} day{'' if days == 1 else 's'}"
-        found += make(SOURCE, "admission", key, FindingKind.HISTORY, coding, value, row["charted"], row["ended"])
+        found += earlier_admission(SOURCE, "admission", row)
     for row in rows["earlier_diagnoses"]:
         coding = Coding(row["system"], row["item"], row["display"] or "")
-        key = (row["case_key"], row["item"])
-        found += make(SOURCE, "diagnosis", key, FindingKind.HISTORY, coding, PRESENT, row["ended"], row["ended"])
+        found += earlier_diagnosis(SOURCE, "diagnosis", (row["item"],), coding, row)
     return list({f.finding_id: f for f in found}.values())
 
 

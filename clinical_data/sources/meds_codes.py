@@ -17,18 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinical_data.case import PRESENT, FindingKind
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG
 from clinical_data.codes import ICD9_CM, ICD10_CM, LOINC, RXNORM
 from clinical_data.sources import mimic_iv_items as items
-from clinical_data.sources.mimic_iv_findings import (
-    BEDSIDE_LAG,
-    CULTURE_LAG,
-    DRUG_NAME,
-    ITEMS,
-    LAB_LAG,
-    LABS,
-    PROCEDURE_LAG,
-    clean,
-)
+from clinical_data.sources.mimic_findings import BEDSIDE_LAG, DRUG_NAME, ITEMS, LABS, PROCEDURE_LAG, clean
 
 OWN = "wardstar:meds/code"  # codes of a data set that belong to no known system
 OMR = "wardstar:mimic-iv/omr"

@@ -1,10 +1,5 @@
-"""What MIMIC-III, MIMIC-IV, and MEDS made from it, have in common: destinations, minutes, which rows belong to which
-stay, and the form of a finding.
-
-`LOOK_BACK` is how many minutes before a stay a laboratory or microbiology row without admission id may lie and still
-belong to it. Blood is often taken in the clinic or the ambulance hours before the registration, and the ward reads it;
-one day is the longest for which a result still describes the illness at hand. An outpatient result of months or years
-before would answer a request with a state that is long past.
+"""What MIMIC-III, MIMIC-IV, and MEDS made from it, have in common about stays: destinations, minutes, and which rows
+belong to which stay.
 
 Source: MIMIC-III 1.4, Johnson et al., Sci Data 2016, doi:10.1038/sdata.2016.35; MIMIC-IV 2.2.
 """
@@ -13,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clinical_data.case import Coding, Finding, FindingKind, make_finding_id
+from clinical_data.clocks import LOOK_BACK
 from clinical_data.ground_truth import Label
+from clinical_data.sources import ImportLog, Quarantined
 from clinical_data.sources.step_truth import disposition_label
+from clinical_data.sources.tables import Table, TableFolder
 
 SEX = {"M": "male", "F": "female"}
-
-LOOK_BACK = 24 * 60
 
 DIED = "died in hospital"
 
@@ -75,6 +70,29 @@ FROM (
     FROM opened WINDOW own AS (PARTITION BY subject_id ORDER BY link_from, hadm_id)
 )
 """
+
+_UNUSABLE = "SELECT hadm_id FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM stays) ORDER BY hadm_id"
+
+
+def open_stays(folder: TableFolder, tables: Sequence[Table], stays: str, import_log: ImportLog, shown: str) -> None:
+    """Prepares a folder's database for the queries of a source; an admission whose times cannot be is quarantined.
+
+    Args:
+        folder: with its tables loaded.
+        tables: all that the queries name; one that is missing becomes an empty one.
+        stays: makes the table `stays` (case_key, hadm_id, subject_id, admittime, dischtime, link_from, and what
+            `STAY_TIMES` adds).
+        shown: name of the table of admissions, as the source writes it.
+    """
+    for table in tables:
+        if table.name not in folder.loaded:
+            columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
+            folder.database.execute(f"CREATE OR REPLACE TEMP TABLE {table.name} ({columns})")
+    folder.database.execute(MACROS)
+    folder.database.execute(stays)
+    reason = "admission and discharge are no times that can be, or in the wrong order"
+    for (hadm,) in folder.database.execute(_UNUSABLE).fetchall():
+        import_log.quarantined(Quarantined("admissions", None, reason, f"{shown} {int(hadm)}"))
 
 
 def linked(table: str, time: str, *, look_back: bool = False) -> str:
@@ -139,51 +157,3 @@ def anchors_of(arrival: int | None, departure: int | None, end: int | None) -> d
             if arrival > 0:
                 anchors["admission"] = departure
     return dict(sorted(anchors.items()))
-
-
-def make(
-    source: str,
-    table: str,
-    key: Sequence[object],
-    kind: FindingKind,
-    code: Coding,
-    value: float | str | None,
-    charted: int | None,
-    available: int,
-    *,
-    unit: str = "",
-    flag: str = "",
-    pending_from: int | None = None,
-    note: str = "",
-    place: str = "",
-) -> list[Finding]:
-    """Returns the finding of a row, or none where the row has no usable time.
-
-    Args:
-        source: name of the source.
-        table: table, or sort of event, that it was read from.
-        key: the row's own key.
-        kind, code, value, unit, flag: what was found; value None: it was done, the result is not in the source.
-        charted: minute of observation; None where the row has no usable time.
-        available: minute from which it could be known.
-        pending_from: minute from which it was known to be under way.
-        note: what else a reviewer may want to know of the row.
-        place: how the note names the row; the key, where it is left out.
-    """
-    if charted is None:
-        return []
-    available = max(charted, available)
-    found = Finding(
-        finding_id=make_finding_id(source, table, *map(str, key)),
-        kind=kind,
-        code=code,
-        value=value,
-        charted=charted,
-        available=available,
-        unit=unit,
-        flag=flag,
-        pending_from=None if pending_from is None else min(pending_from, available),
-        result_in_source=value is not None,
-        note=f"{table} {place or ' '.join(map(str, key))}" + (f", {note}" if note else ""),
-    )
-    return [found]

@@ -17,11 +17,11 @@ from pathlib import Path
 from clinical_data.case import Case, Coding, Encounter, Finding, Patient, make_id, sort_findings
 from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
-from clinical_data.sources import ImportJob, ImportLog, Quarantined
-from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination
+from clinical_data.sources import ImportJob, ImportLog
+from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, destination, open_stays
+from clinical_data.sources.mimic_findings import clean, icd
 from clinical_data.sources.mimic_iii_findings import BUILDERS, OWN, SOURCE, culture
-from clinical_data.sources.mimic_iii_tables import ADMISSIONS, FEEDS, OTHER_NOTES, ROOT, TABLES, open_stays
-from clinical_data.sources.mimic_iv_findings import clean, icd
+from clinical_data.sources.mimic_iii_tables import ADMISSIONS, FEEDS, OTHER_NOTES, ROOT, STAYS, TABLES
 from clinical_data.sources.step_truth import every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row, TableFolder
 
@@ -51,9 +51,7 @@ def _cases(path: Path, import_log: ImportLog, job: ImportJob) -> Iterator[Labell
     with TableFolder(path, TABLES, import_log, job) as folder:
         folder.load(ADMISSIONS.name)
         log.info("MIMIC-III tables loaded: %d of %d", len(folder.loaded), len(TABLES))
-        for hadm in open_stays(folder):
-            reason = "admission and discharge are no times that can be, or in the wrong order"
-            import_log.quarantined(Quarantined(ADMISSIONS.name, None, reason, f"ADMISSIONS {hadm}"))
+        open_stays(folder, TABLES, STAYS, import_log, "ADMISSIONS")
         others = folder.database.execute(OTHER_NOTES).fetchone()
         if others and others[0]:
             import_log.unused["noteevents: a note that is no report of an examination"] += others[0]

@@ -10,53 +10,33 @@ Of a prescription only the day is known: it counts from the end of its first day
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from clinical_data.case import PRESENT, Coding, Finding, FindingKind
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG, REPORT_LAG
 from clinical_data.sources import mimic_iii_items, mimic_iv_items
-from clinical_data.sources.mimic_common import make
-from clinical_data.sources.mimic_iii_reports import findings_of
-from clinical_data.sources.mimic_iv_findings import (
+from clinical_data.sources.mimic_findings import (
     BEDSIDE_LAG,
-    CULTURE_LAG,
     DRUG_NAME,
     FORMULARY,
     ITEMS,
-    LAB_LAG,
     LABS,
     PROCEDURE_LAG,
     cancelled,
     clean,
+    earlier_admission,
+    earlier_diagnosis,
     icd,
+    known,
+    make,
+    number_of,
+    number_or_text,
 )
+from clinical_data.sources.mimic_iii_reports import findings_of
 from clinical_data.sources.tables import Row
 
 SOURCE = "mimic-iii"
 OWN = "wardstar:mimic-iii"
-
-# A report without the time at which it was stored; not measured in any source at hand, a day is a cautious guess.
-REPORT_LAG = 24 * 60
-
-
-def _known(row: Row, lag: int) -> int:
-    """Returns the minute from which a row could be known: when it was entered, else a lag after it was taken."""
-    if row.get("stored") is not None:
-        return int(row["stored"])
-    taken = row.get("taken", row["charted"])
-    return 0 if taken is None else int(taken) + lag
-
-
-def _number(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _number_or_text(text: str) -> float | str:
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text
 
 
 def lab(row: Row) -> list[Finding]:
@@ -64,8 +44,8 @@ def lab(row: Row) -> list[Finding]:
 
     One that never came is a fact without a result: that the sample was taken was known all the same.
     """
-    text, number = clean(row["value"]), _number(row["valuenum"])
-    value: float | str | None = _number_or_text(text) if text else number
+    text, number = clean(row["value"]), number_of(row["valuenum"])
+    value: float | str | None = number_or_text(text) if text else number
     if isinstance(value, float) and number is not None:
         value = number
     if str(value).upper().startswith("HOLD"):
@@ -76,7 +56,7 @@ def lab(row: Row) -> list[Finding]:
     return make(
         SOURCE, "LABEVENTS", (row["row_key"],), FindingKind.LABORATORY,
         Coding(LABS, str(row["itemid"]), name if fluid in ("", "blood") else f"{name}, {fluid}"), value,
-        row["charted"], _known(row, LAB_LAG), unit=clean(row["valueuom"]) if counted else "",
+        row["charted"], known(row, LAB_LAG), unit=clean(row["valueuom"]) if counted else "",
         flag={"abnormal": "A", "delta": ""}.get(flag, flag), pending_from=row["taken"],
         note=f"LOINC {loinc}" if loinc else "",
     )  # fmt: skip
@@ -103,7 +83,7 @@ def culture(rows: Sequence[Row]) -> list[Finding]:
     return make(
         SOURCE, "MICROBIOLOGYEVENTS", (first["case_key"], specimen, first["charted"]), FindingKind.MICROBIOLOGY,
         Coding(f"{OWN}/microbiologyevents", specimen, f"culture, {specimen.lower()}"),
-        ("; ".join(said) or "no organism recorded") if done else None, first["charted"], _known(first, CULTURE_LAG),
+        ("; ".join(said) or "no organism recorded") if done else None, first["charted"], known(first, CULTURE_LAG),
         pending_from=first["taken"],
     )  # fmt: skip
 
@@ -116,7 +96,7 @@ def order(row: Row) -> list[Finding]:
     coding = Coding(FORMULARY, formulary, drug) if formulary else Coding(DRUG_NAME, drug, drug)
     how = clean(row["route"]) or "ordered"
     return make(
-        SOURCE, "PRESCRIPTIONS", (row["row_key"],), FindingKind.TREATMENT, coding, how, row["charted"], _known(row, 0)
+        SOURCE, "PRESCRIPTIONS", (row["row_key"],), FindingKind.TREATMENT, coding, how, row["charted"], known(row, 0)
     )
 
 
@@ -129,7 +109,7 @@ def procedure(row: Row) -> list[Finding]:
     coding = Coding(ITEMS, str(item), clean(row["label"]) or str(item))
     return make(
         SOURCE, "PROCEDUREEVENTS_MV", (row["row_key"],), kind or FindingKind.TREATMENT, coding,
-        None if kind else "done", row["charted"], _known(row, PROCEDURE_LAG),
+        None if kind else "done", row["charted"], known(row, PROCEDURE_LAG),
     )  # fmt: skip
 
 
@@ -148,7 +128,7 @@ def _input(table: str, row: Row) -> list[Finding]:
     given = clean(row["given"]) or "given"
     return make(
         SOURCE, table, (row["row_key"],), FindingKind.TREATMENT, coding, given, row["charted"],
-        _known(row, BEDSIDE_LAG),
+        known(row, BEDSIDE_LAG),
     )  # fmt: skip
 
 
@@ -158,13 +138,13 @@ def charted(row: Row) -> list[Finding]:
     kind = mimic_iii_items.charted_kind(item, label)
     if kind is None or row["error"]:
         return []
-    number, text, unit = _number(row["valuenum"]), clean(row["value"]), mimic_iii_items.unit_of(item)
+    number, text, unit = number_of(row["valuenum"]), clean(row["value"]), mimic_iii_items.unit_of(item)
     value: float | str | None = number if kind is FindingKind.VITAL and unit else text or number
     if value is None:
         return []
     return make(
         SOURCE, "CHARTEVENTS", (row["row_key"],), kind, Coding(ITEMS, str(item), label or str(item)), value,
-        row["charted"], _known(row, BEDSIDE_LAG), unit=unit if isinstance(value, float) else "",
+        row["charted"], known(row, BEDSIDE_LAG), unit=unit if isinstance(value, float) else "",
     )  # fmt: skip
 
 
@@ -186,7 +166,7 @@ def report(row: Row) -> list[Finding]:
     return make(
         SOURCE, "NOTEEVENTS", (row["row_key"],), FindingKind.IMAGING,
         Coding(f"{OWN}/{table}", named.upper() or "REPORT", display), value, row["charted"],
-        _known(row, 0 if row["dated"] else REPORT_LAG), pending_from=None if row["dated"] else row["taken"],
+        known(row, 0 if row["dated"] else REPORT_LAG), pending_from=None if row["dated"] else row["taken"],
     )  # fmt: skip
 
 
@@ -205,25 +185,16 @@ def unit_stay(row: Row) -> list[Finding]:
 
 def _moved(table: str, row: Row, coding: Coding) -> list[Finding]:
     key = (row["row_key"],)
-    return make(SOURCE, table, key, FindingKind.TREATMENT, coding, PRESENT, row["charted"], _known(row, 0))
+    return make(SOURCE, table, key, FindingKind.TREATMENT, coding, PRESENT, row["charted"], known(row, 0))
 
 
-def earlier_admission(row: Row) -> list[Finding]:
-    """Returns an earlier admission, known from its end; why it was is in its diagnoses."""
-    days = max(1, math.ceil((row["minutes"] or 0) / (24 * 60)))
-    coding = Coding(f"{OWN}/admissions", "prior_admission", "earlier hospital admission")
-    value = f"stayed {days} day{'' if days == 1 else 's'}"
-    key = (row["case_key"], row["row_key"])
-    return make(SOURCE, "ADMISSIONS", key, FindingKind.HISTORY, coding, value, row["charted"], row["ended"])
+def _earlier_admission(row: Row) -> list[Finding]:
+    return earlier_admission(SOURCE, "ADMISSIONS", row)
 
 
-def earlier_diagnosis(row: Row) -> list[Finding]:
-    """Returns a diagnosis of earlier admissions, known from the end of the first that has it."""
+def _earlier_diagnosis(row: Row) -> list[Finding]:
     coding = icd(row["row_key"], 9, row["long_title"])
-    if coding is None:
-        return []
-    key = (row["case_key"], row["row_key"])
-    return make(SOURCE, "DIAGNOSES_ICD", key, FindingKind.HISTORY, coding, PRESENT, row["ended"], row["ended"])
+    return earlier_diagnosis(SOURCE, "DIAGNOSES_ICD", (row["row_key"],), coding, row)
 
 
 BUILDERS: dict[str, Callable[[Row], list[Finding]]] = {
@@ -236,6 +207,6 @@ BUILDERS: dict[str, Callable[[Row], list[Finding]]] = {
     "noteevents": report,
     "services": service,
     "transfers": unit_stay,
-    "earlier": earlier_admission,
-    "earlier_diagnoses": earlier_diagnosis,
+    "earlier": _earlier_admission,
+    "earlier_diagnoses": _earlier_diagnosis,
 }

@@ -13,10 +13,10 @@ Source: MIMIC-III 1.4, Johnson et al., Sci Data 2016, doi:10.1038/sdata.2016.35.
 
 from __future__ import annotations
 
-from clinical_data.sources.mimic_common import MACROS, STAY_TIMES, linked
+from clinical_data.sources.mimic_common import STAY_TIMES, linked
+from clinical_data.sources.mimic_findings import BEDSIDE_LAG
 from clinical_data.sources.mimic_iii_items import CHARTED
-from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG
-from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table, TableFolder
+from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table
 
 _OWNER = {"subject_id": WHOLE, "hadm_id": WHOLE}
 _ROW = {"row_id": WHOLE, **_OWNER}
@@ -69,7 +69,7 @@ TABLES = (
 # One row per admission that can be a case. A row without admission id belongs to the stay in whose time it lies, from
 # arrival in the emergency department to discharge, of laboratory and microbiology from a day before (`LOOK_BACK`); the
 # later stay where two overlap.
-_STAYS = f"""
+STAYS = f"""
 CREATE OR REPLACE TEMP TABLE stays AS
 WITH opened AS (
     SELECT hadm_id, subject_id, CAST(hadm_id AS VARCHAR) AS case_key, admittime, dischtime, edregtime AS ed_in,
@@ -78,8 +78,6 @@ WITH opened AS (
     FROM admissions WHERE usable(admittime) AND usable(dischtime) AND dischtime >= admittime
 )
 {STAY_TIMES}"""
-
-_UNUSABLE = "SELECT hadm_id FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM stays) ORDER BY hadm_id"
 
 # Ages above 89 read 300 (the publisher shifted the birth); the importer cuts them at 90.
 ROOT = """
@@ -94,17 +92,6 @@ FROM stays s JOIN admissions a USING (hadm_id) LEFT JOIN patients p ON p.subject
 
 _REPORTS = "trim(category) IN ('Radiology', 'ECG', 'Echo')"
 OTHER_NOTES = f"SELECT count(*) FROM noteevents WHERE NOT {_REPORTS}"
-
-
-def open_stays(folder: TableFolder) -> list[int]:
-    """Prepares the database for `ROOT` and `FEEDS`; returns the admissions that cannot be a case for their times."""
-    for table in TABLES:
-        if table.name not in folder.loaded:
-            columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
-            folder.database.execute(f"CREATE OR REPLACE TEMP TABLE {table.name} ({columns})")
-    folder.database.execute(MACROS)
-    folder.database.execute(_STAYS)
-    return [int(row[0]) for row in folder.database.execute(_UNUSABLE).fetchall()]
 
 
 def _begun(table: str, time: str, given: str) -> str:

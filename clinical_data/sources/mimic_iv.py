@@ -18,10 +18,11 @@ from clinical_data.case import Case, Encounter, Finding, Patient, make_id, sort_
 from clinical_data.catalogue import load_catalogue
 from clinical_data.errors import BadInputError
 from clinical_data.ground_truth import LabelledCase
-from clinical_data.sources import ImportJob, ImportLog, Quarantined
-from clinical_data.sources.mimic_common import SEX, age_of, anchors_of
-from clinical_data.sources.mimic_iv_findings import BUILDERS, SOURCE, clean, culture
-from clinical_data.sources.mimic_iv_tables import ADMISSIONS, FEEDS, ROOT, TABLES, open_stays
+from clinical_data.sources import ImportJob, ImportLog
+from clinical_data.sources.mimic_common import SEX, age_of, anchors_of, open_stays
+from clinical_data.sources.mimic_findings import clean
+from clinical_data.sources.mimic_iv_findings import BUILDERS, SOURCE, culture
+from clinical_data.sources.mimic_iv_tables import ADMISSIONS, FEEDS, ROOT, STAYS, TABLES
 from clinical_data.sources.mimic_iv_truth import truth
 from clinical_data.sources.tables import Row, TableFolder
 
@@ -50,9 +51,7 @@ class MimicIvSource:
         with TableFolder(path, TABLES, import_log, job) as folder:
             folder.load(ADMISSIONS.name)
             log.info("MIMIC-IV tables loaded: %d of %d", len(folder.loaded), len(TABLES))
-            for hadm in open_stays(folder):
-                reason = "admission and discharge are no times that can be, or in the wrong order"
-                import_log.quarantined(Quarantined(ADMISSIONS.name, None, reason, f"admissions {hadm}"))
+            open_stays(folder, TABLES, STAYS, import_log, "admissions")
             folder.arrange(ROOT, FEEDS)
             for root, rows in folder.cases(lambda key: job.stored(make_id(SOURCE, key))):
                 case = _case(root, rows, _findings(rows, import_log))

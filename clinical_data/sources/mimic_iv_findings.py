@@ -7,34 +7,38 @@ list means that the row says nothing for the chart. No builder sees how long som
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from clinical_data.case import PRESENT, Coding, Finding, FindingKind, make_finding_id
-from clinical_data.codes import ICD9_CM, ICD10_CM, LOINC, standard
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG
+from clinical_data.codes import LOINC
 from clinical_data.sources import mimic_iv_items as items
+from clinical_data.sources.mimic_findings import (
+    BEDSIDE_LAG,
+    DRUG_NAME,
+    FORMULARY,
+    GSN,
+    ITEMS,
+    LABS,
+    PROCEDURE_LAG,
+    TESTS,
+    cancelled,
+    clean,
+    earlier_admission,
+    earlier_diagnosis,
+    icd,
+    known,
+    make,
+    number_of,
+    number_or_text,
+)
 from clinical_data.sources.tables import Row
 
 SOURCE = "mimic-iv"
 
-_FHIR = "http://mimic.mit.edu/fhir/mimic/CodeSystem"
-LABS = f"{_FHIR}/mimic-d-labitems"
-ITEMS = f"{_FHIR}/mimic-d-items"
-TESTS = f"{_FHIR}/mimic-microbiology-test"
-FORMULARY = f"{_FHIR}/mimic-medication-formulary-drug-cd"
-DRUG_NAME = f"{_FHIR}/mimic-medication-name"
-GSN = f"{_FHIR}/mimic-medication-gsn"
 OWN = "wardstar:mimic-iv"
-
-# Lags in minutes for rows without the time at which they were entered.
-# Source: clinical.md, "Clock": 95th percentile of each kind. Bedside charting was measured on outputevents of the
-# MIMIC-IV demo (7,040 rows); a procedure gets the longest that is not microbiology's.
-LAB_LAG = 4 * 60
-CULTURE_LAG = 9 * 24 * 60
-BEDSIDE_LAG = 146
-PROCEDURE_LAG = 4 * 60
 
 # column of the ED tables -> LOINC code, words, unit, as in MIMIC-IV on FHIR
 _ED_VITALS = {
@@ -51,87 +55,16 @@ _END = re.compile(r"\s*\*?\s*\.?$")
 _EXAM = re.compile(
     r"^\s*(?:EXAMINATION|EXAM|STUDY|TYPE OF EXAMINATION)\s*:\s*(.{3,80}?)\s*$", re.MULTILINE | re.IGNORECASE
 )
-_CANCELLED = re.compile(r"(?:test )?cancell?ed\b", re.IGNORECASE)
 # What a drug comes in, ordered as the base of a mixture: no drug.
 _CONTAINER = re.compile(
     r"(?:bag|vial|soln\.?|syringe(?: \(chemo\))?|\w+ cadd cassette|click change .*)$", re.IGNORECASE
 )
 
 
-@lru_cache(maxsize=1 << 15)  # units, names and short results repeat
-def clean(text: str | None) -> str:
-    """Returns a text without superfluous white space; empty for NULL and for one that is masked (`___`) as a whole."""
-    words = " ".join(text.replace("\0", " ").split()) if text else ""  # PostgreSQL stores no NUL
-    return "" if words.strip("_. ") == "" else words
-
-
-def icd(code: str, version: int | None, title: str | None) -> Coding | None:
-    """Returns an ICD code of MIMIC (no dot) in its written form; None for another version than 9 and 10."""
-    system = {9: ICD9_CM, 10: ICD10_CM}.get(version or 0)
-    return standard(Coding(system, clean(code), clean(title), str(version))) if system and clean(code) else None
-
-
-def _finding(
-    table: str,
-    key: Sequence[object],
-    kind: FindingKind,
-    code: Coding,
-    value: float | str | None,
-    row: Row,
-    available: int,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    flag: str = "",
-    pending_from: int | None = None,
-) -> list[Finding]:
-    """Returns the finding of a row, or none where the row has no usable time."""
-    if row["charted"] is None:
-        return []
-    available = max(row["charted"], available)
-    found = Finding(
-        finding_id=make_finding_id(SOURCE, table, *map(str, key)),
-        kind=kind,
-        code=code,
-        value=value,
-        charted=row["charted"],
-        available=available,
-        unit=unit,
-        low=low,
-        high=high,
-        flag=flag,
-        pending_from=None if pending_from is None else min(pending_from, available),
-        result_in_source=value is not None,
-        note=" ".join((table, *map(str, key))).replace("\0", " "),
-    )
-    return [found]
-
-
-def _known(row: Row, lag: int) -> int:
-    """Returns the minute from which a row could be known: when it was entered, else a lag after it was taken."""
-    if row["stored"] is not None:
-        return int(row["stored"])
-    taken = row["taken"] if "taken" in row else row["charted"]
-    return 0 if taken is None else int(taken) + lag
-
-
-def _number(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _number_or_text(text: str) -> float | str:
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text
-
-
 def lab(row: Row) -> list[Finding]:
     """Returns the laboratory result of a labevents row; one kept in the refrigerator without a test gives none."""
-    text, number = clean(row["value"]), _number(row["valuenum"])
-    value: float | str | None = _number_or_text(text) if text else number
+    text, number = clean(row["value"]), number_of(row["valuenum"])
+    value: float | str | None = number_or_text(text) if text else number
     if isinstance(value, float) and number is not None:
         value = number
     if value is None:
@@ -140,11 +73,11 @@ def lab(row: Row) -> list[Finding]:
         return []
     counted = isinstance(value, float) or str(value).startswith(("<", ">"))
     flag = clean(row["flag"])
-    return _finding(
-        "labevents", (row["row_key"],), FindingKind.LABORATORY,
-        _lab_item(row["itemid"], row["label"], row["fluid"]), value, row, _known(row, LAB_LAG),
+    return make(
+        SOURCE, "labevents", (row["row_key"],), FindingKind.LABORATORY,
+        _lab_item(row["itemid"], row["label"], row["fluid"]), value, row["charted"], known(row, LAB_LAG),
         unit=clean(row["valueuom"]) if counted else "",
-        low=_number(row["ref_range_lower"]), high=_number(row["ref_range_upper"]),
+        low=number_of(row["ref_range_lower"]), high=number_of(row["ref_range_upper"]),
         flag="A" if flag == "abnormal" else flag, pending_from=row["taken"],
     )  # fmt: skip
 
@@ -174,16 +107,11 @@ def culture(rows: Sequence[Row]) -> list[Finding]:
     name, specimen = clean(first["test_name"]), clean(first["spec_type_desc"])
     test = first["test_itemid"]
     display = f"{name}, {specimen.lower()}" if specimen and specimen.lower() != name.lower() else name
-    return _finding(
-        "microbiologyevents", (first["microevent_id"],), FindingKind.MICROBIOLOGY,
-        Coding(TESTS, str(test) if test is not None else name, display), "; ".join([*parts, *comments]) or None, first,
-        _known(first, CULTURE_LAG), pending_from=first["taken"],
+    return make(
+        SOURCE, "microbiologyevents", (first["microevent_id"],), FindingKind.MICROBIOLOGY,
+        Coding(TESTS, str(test) if test is not None else name, display), "; ".join([*parts, *comments]) or None,
+        first["charted"], known(first, CULTURE_LAG), pending_from=first["taken"],
     )  # fmt: skip
-
-
-def cancelled(text: str) -> bool:
-    """Says whether a comment, or what stands in place of an organism, tells that a culture was not carried out."""
-    return _CANCELLED.match(text) is not None
 
 
 def _organism(name: str, tested: dict[str, str]) -> str:
@@ -199,7 +127,7 @@ def order(row: Row) -> list[Finding]:
     coding = Coding(FORMULARY, formulary, drug) if formulary else Coding(DRUG_NAME, drug, drug)
     how = clean(f"{row['route'] or ''} {(row['frequency'] or '').replace(':', ' ')}") or "ordered"
     key = _order_key(row["row_key"])
-    return _finding("prescriptions", key, FindingKind.TREATMENT, coding, how, row, _known(row, 0))
+    return make(SOURCE, "prescriptions", key, FindingKind.TREATMENT, coding, how, row["charted"], known(row, 0))
 
 
 def order_id(row_key: str) -> str:
@@ -218,9 +146,9 @@ def procedure(row: Row) -> list[Finding]:
         return []
     kind = items.done_kind(item)
     coding = Coding(ITEMS, str(item), clean(row["label"]) or str(item))
-    return _finding(
-        "procedureevents", str(row["row_key"]).split("|"), kind or FindingKind.TREATMENT, coding,
-        None if kind else "done", row, _known(row, PROCEDURE_LAG),
+    return make(
+        SOURCE, "procedureevents", str(row["row_key"]).split("|"), kind or FindingKind.TREATMENT, coding,
+        None if kind else "done", row["charted"], known(row, PROCEDURE_LAG),
     )  # fmt: skip
 
 
@@ -230,31 +158,36 @@ def infusion(row: Row) -> list[Finding]:
     coding = Coding(ITEMS, str(item), clean(row["label"]) or str(item))
     key = str(row["row_key"]).split("|")
     given = clean(row["given"]) or "given"
-    return _finding("inputevents", key, FindingKind.TREATMENT, coding, given, row, _known(row, BEDSIDE_LAG))
+    return make(
+        SOURCE, "inputevents", key, FindingKind.TREATMENT, coding, given, row["charted"], known(row, BEDSIDE_LAG)
+    )
 
 
 def output(row: Row) -> list[Finding]:
     """Returns the volume of an outputevents row: urine, drains, stool."""
-    item, value = row["itemid"], _number(row["value"])
+    item, value = row["itemid"], number_of(row["value"])
     if value is None or item in items.IRRIGANT:
         return []
     key = (row["stay_id"], item, row["charted"], row["stored"], value)
     coding = Coding(ITEMS, str(item), f"Output: {clean(row['label']) or item}")
     unit = {"ml": "mL"}.get(clean(row["valueuom"]), clean(row["valueuom"]))
-    return _finding("outputevents", key, FindingKind.VITAL, coding, value, row, _known(row, BEDSIDE_LAG), unit=unit)
+    return make(
+        SOURCE, "outputevents", key, FindingKind.VITAL, coding, value, row["charted"], known(row, BEDSIDE_LAG),
+        unit=unit,
+    )  # fmt: skip
 
 
 def charted(row: Row) -> list[Finding]:
     """Returns the vital sign, examination or nursing history of a chartevents row."""
-    item, number, text = row["itemid"], _number(row["valuenum"]), clean(row["value"])
+    item, number, text = row["itemid"], number_of(row["valuenum"]), clean(row["value"])
     kind, unit = items.charted_kind(item), items.VITALS.get(item, "")
     value: float | str | None = number if kind is FindingKind.VITAL and unit else text or number
     if value is None or value == "":
         return []
     key = (row["stay_id"], item, row["charted"], row["stored"], row["value"])
     coding = Coding(ITEMS, str(item), clean(row["label"]) or str(item))
-    return _finding(
-        "chartevents", key, kind, coding, value, row, _known(row, BEDSIDE_LAG),
+    return make(
+        SOURCE, "chartevents", key, kind, coding, value, row["charted"], known(row, BEDSIDE_LAG),
         unit=unit if isinstance(value, float) else "",
     )  # fmt: skip
 
@@ -267,7 +200,7 @@ def outpatient(row: Row) -> list[Finding]:
     kind = FindingKind.LABORATORY if name.lower().startswith("egfr") else FindingKind.VITAL
     coding = Coding(f"{OWN}/omr", name, f"{name}, outpatient record")
     key = (row["case_key"], row["charted"], name, row["seq_num"])
-    return _finding("omr", key, kind, coding, _number_or_text(text), row, row["charted"])
+    return make(SOURCE, "omr", key, kind, coding, number_or_text(text), row["charted"], row["charted"])
 
 
 def unit_stay(row: Row) -> list[Finding]:
@@ -276,7 +209,9 @@ def unit_stay(row: Row) -> list[Finding]:
     coding = Coding(f"{OWN}/transfers", unit, f"moved to {unit}")
     if not unit or unit in ("Unknown", "Discharge Lounge"):
         return []
-    return _finding("transfers", (row["row_key"],), FindingKind.TREATMENT, coding, PRESENT, row, _known(row, 0))
+    return make(
+        SOURCE, "transfers", (row["row_key"],), FindingKind.TREATMENT, coding, PRESENT, row["charted"], known(row, 0)
+    )
 
 
 def service(row: Row) -> list[Finding]:
@@ -284,26 +219,16 @@ def service(row: Row) -> list[Finding]:
     name = clean(row["curr_service"])
     coding = Coding(f"{OWN}/services", name, f"under the care of service {name}")
     key = (row["case_key"], name, row["charted"])
-    return _finding("services", key, FindingKind.TREATMENT, coding, PRESENT, row, _known(row, 0))
+    return make(SOURCE, "services", key, FindingKind.TREATMENT, coding, PRESENT, row["charted"], known(row, 0))
 
 
-def earlier_admission(row: Row) -> list[Finding]:
-    """Returns an earlier admission, known from its end; why it was is in its diagnoses."""
-    days = max(1, math.ceil((row["minutes"] or 0) / (24 * 60)))
-    coding = Coding(f"{OWN}/admissions", "prior_admission", "earlier hospital admission")
-    value = f"stayed {days} day{'' if days == 1 else 's'}"
-    key = (row["case_key"], row["row_key"])
-    return _finding("admissions", key, FindingKind.HISTORY, coding, value, row, row["ended"])
+def _earlier_admission(row: Row) -> list[Finding]:
+    return earlier_admission(SOURCE, "admissions", row)
 
 
-def earlier_diagnosis(row: Row) -> list[Finding]:
-    """Returns a diagnosis of earlier admissions, known from the end of the first that has it."""
+def _earlier_diagnosis(row: Row) -> list[Finding]:
     coding = icd(row["icd_code"], row["icd_version"], row["long_title"])
-    if coding is None:
-        return []
-    key = (row["case_key"], *str(row["row_key"]).split("|"))
-    row = {**row, "charted": row["ended"]}
-    return _finding("diagnoses_icd", key, FindingKind.HISTORY, coding, PRESENT, row, row["ended"])
+    return earlier_diagnosis(SOURCE, "diagnoses_icd", str(row["row_key"]).split("|"), coding, row)
 
 
 def triage(row: Row) -> list[Finding]:
@@ -312,7 +237,7 @@ def triage(row: Row) -> list[Finding]:
     if complaint := clean(row["chiefcomplaint"]):
         coding = Coding(LOINC, "8661-1", "Chief complaint - Reported")
         key = (row["stay_id"], "chiefcomplaint")
-        found += _finding("triage", key, FindingKind.COMPLAINT, coding, complaint, row, _known(row, 0))
+        found += make(SOURCE, "triage", key, FindingKind.COMPLAINT, coding, complaint, row["charted"], known(row, 0))
     return found
 
 
@@ -325,14 +250,14 @@ def _ed_vitals(table: str, row: Row) -> list[Finding]:
     found = []
     for column, (code, words, unit) in _ED_VITALS.items():
         said = row.get(column)
-        value = _number(said) if isinstance(said, float) else _number_or_text(clean(said))
+        value = number_of(said) if isinstance(said, float) else number_or_text(clean(said))
         if value is None or value == "":
             continue
         key = (row["stay_id"], row["charted"], column, value)
-        shown = unit if isinstance(value, float) else ""
-        found += _finding(
-            table, key, FindingKind.VITAL, Coding(LOINC, code, words), value, row, _known(row, 0), unit=shown
-        )
+        found += make(
+            SOURCE, table, key, FindingKind.VITAL, Coding(LOINC, code, words), value, row["charted"], known(row, 0),
+            unit=unit if isinstance(value, float) else "",
+        )  # fmt: skip
     return found
 
 
@@ -352,7 +277,7 @@ def _ed_drug(table: str, row: Row, kind: FindingKind, value: str) -> list[Findin
         return []
     coding = Coding(GSN, number, name) if number.strip("0") else Coding(DRUG_NAME, name, name)
     key = (row["stay_id"], row["name"], row["charted"])
-    return _finding(table, key, kind, coding, value, row, _known(row, 0))
+    return make(SOURCE, table, key, kind, coding, value, row["charted"], known(row, 0))
 
 
 def radiology(row: Row) -> list[Finding]:
@@ -362,9 +287,9 @@ def radiology(row: Row) -> list[Finding]:
     if not named and (heading := _EXAM.search(text)):
         named = clean(heading[1])
     coding = Coding(f"{OWN}/radiology", named.upper() or "REPORT", named or "radiology report")
-    return _finding(
-        "radiology", (row["row_key"],), FindingKind.IMAGING, coding, text or None, row, _known(row, LAB_LAG),
-        pending_from=row["taken"],
+    return make(
+        SOURCE, "radiology", (row["row_key"],), FindingKind.IMAGING, coding, text or None, row["charted"],
+        known(row, LAB_LAG), pending_from=row["taken"],
     )  # fmt: skip
 
 
@@ -378,8 +303,8 @@ BUILDERS: dict[str, Callable[[Row], list[Finding]]] = {
     "omr": outpatient,
     "transfers": unit_stay,
     "services": service,
-    "earlier": earlier_admission,
-    "earlier_diagnoses": earlier_diagnosis,
+    "earlier": _earlier_admission,
+    "earlier_diagnoses": _earlier_diagnosis,
     "triage": triage,
     "vitalsign": vital_signs,
     "medrecon": home_drug,

@@ -14,10 +14,10 @@ Source: MIMIC-IV 2.2 and 3.1, Johnson et al., Sci Data 2023, doi:10.1038/s41597-
 
 from __future__ import annotations
 
-from clinical_data.sources.mimic_common import MACROS, STAY_TIMES, linked
-from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG, PROCEDURE_LAG
+from clinical_data.sources.mimic_common import STAY_TIMES, linked
+from clinical_data.sources.mimic_findings import BEDSIDE_LAG, PROCEDURE_LAG
 from clinical_data.sources.mimic_iv_items import CHARTED
-from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table, TableFolder
+from clinical_data.sources.tables import NUMBER, TEXT, TIME, WHOLE, Table
 
 _OWNER = {"subject_id": WHOLE, "hadm_id": WHOLE}
 _ED_VITALS = {
@@ -101,7 +101,7 @@ _OUTPATIENT = "INTERVAL 365 DAY"
 # One row per admission that can be a case. A row without admission id belongs to the stay in whose time it lies, from
 # arrival in the emergency department to discharge, of laboratory and microbiology from a day before (`LOOK_BACK`); the
 # later stay where two overlap.
-_STAYS = f"""
+STAYS = f"""
 CREATE OR REPLACE TEMP TABLE stays AS
 WITH arrival AS (
     SELECT hadm_id, min(intime) AS ed_in, max(outtime) AS ed_out FROM edstays
@@ -117,10 +117,6 @@ WITH arrival AS (
 )
 {STAY_TIMES}"""
 
-UNUSABLE_STAYS = """
-SELECT hadm_id FROM admissions WHERE hadm_id NOT IN (SELECT hadm_id FROM stays) ORDER BY hadm_id
-"""
-
 ROOT = """
 SELECT s.case_key, s.subject_id, p.gender, a.admission_location,
     CAST(p.anchor_age + year(s.admittime) - p.anchor_year AS BIGINT) AS age,
@@ -128,17 +124,6 @@ SELECT s.case_key, s.subject_id, p.gender, a.admission_location,
     minute_of(s.dischtime, s.admittime) AS stay_end
 FROM stays s JOIN admissions a USING (hadm_id) LEFT JOIN patients p ON p.subject_id = s.subject_id
 """
-
-
-def open_stays(folder: TableFolder) -> list[int]:
-    """Prepares the database for `ROOT` and `FEEDS`; returns the admissions that cannot be a case for their times."""
-    for table in TABLES:
-        if table.name not in folder.loaded:
-            columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
-            folder.database.execute(f"CREATE OR REPLACE TEMP TABLE {table.name} ({columns})")
-    folder.database.execute(MACROS)
-    folder.database.execute(_STAYS)
-    return [int(row[0]) for row in folder.database.execute(UNUSABLE_STAYS).fetchall()]
 
 
 def _known(lag: int) -> str:

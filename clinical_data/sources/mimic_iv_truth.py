@@ -17,7 +17,8 @@ from clinical_data.case import Case
 from clinical_data.catalogue import Catalogue
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.sources.mimic_common import DIED, destination
-from clinical_data.sources.mimic_iv_findings import clean, icd, order_id
+from clinical_data.sources.mimic_findings import clean, icd
+from clinical_data.sources.mimic_iv_findings import order_id
 from clinical_data.sources.step_truth import acuity_label, every_step, treatment_labels, workup_labels
 from clinical_data.sources.tables import Row
 

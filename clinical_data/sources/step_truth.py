@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from clinical_data.case import Case, Coding, Finding, FindingKind
 from clinical_data.catalogue import Catalogue
-from clinical_data.clocks import DAY, clock_minute
-from clinical_data.ground_truth import STEPS, GroundTruth, Label, Strength
+from clinical_data.clocks import DAY, STEPS, clock_minute
+from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.treatment_classes import INTENSIVE_CARE, TREATMENT_SYSTEM, classes_of, display_of
 
 ITEM_SYSTEM = "wardstar:catalogue"  # codes are ids of catalogue items

@@ -132,7 +132,7 @@ class TableFolder:
         database.execute("SET enable_progress_bar = false")  # it would go to stdout
         database.execute(f"SET memory_limit = '{_MEMORY}'")
         database.execute(f"SET threads = {min(4, os.cpu_count() or 1)}")
-        database.execute(f"SET temp_directory = {_quoted(str(self._scratch / 'spill'))}")
+        database.execute(f"SET temp_directory = {quoted(str(self._scratch / 'spill'))}")
         database.execute(_SCHEMA)
         return database
 
@@ -247,7 +247,7 @@ class TableFolder:
             + (f" WHERE {table.only[0]} IN ({listed})" if table.only else ""),
             {"path": str(path)},
         )
-        reasons = " ".join(f"WHEN {_quoted(kind)} THEN {_quoted(text)}" for kind, text in _REASONS.items())
+        reasons = " ".join(f"WHEN {quoted(kind)} THEN {quoted(text)}" for kind, text in _REASONS.items())
         self.database.execute(
             f"""INSERT INTO wardstar_trouble
             SELECT $unit, $file, line, CASE kind {reasons} ELSE 'the row cannot be read' END
@@ -273,7 +273,7 @@ class TableFolder:
             return
         named = " || ' ' || ".join(f"CAST({k} AS VARCHAR)" for k in table.key)
         self.database.execute(
-            f"INSERT INTO wardstar_trouble SELECT $unit, $file, NULL, {_quoted('+'.join(table.key))} || ' occurs ' || "
+            f"INSERT INTO wardstar_trouble SELECT $unit, $file, NULL, {quoted('+'.join(table.key))} || ' occurs ' || "
             f"times || ' times; the first row is used', $unit || ' ' || {named} FROM ({twice}) ORDER BY ALL",
             {"unit": table.name, "file": self._shown(path)},
         )
@@ -300,7 +300,7 @@ class TableFolder:
             for name, query in feeds.items():
                 joined = f"SELECT f.*, r.case_number FROM ({query}) f JOIN case_root r USING (case_key)"
                 self._sort_once(name, f"{joined} ORDER BY case_number, row_key", query)
-                orphans = self._one(f"SELECT orphans FROM wardstar_done WHERE unit = {_quoted('case ' + name)}")
+                orphans = self._one(f"SELECT orphans FROM wardstar_done WHERE unit = {quoted('case ' + name)}")
                 if orphans:
                     self._log.unused[f"{name}: belongs to no case"] += orphans
         for name in ("root", *feeds):
@@ -353,7 +353,7 @@ def _fetch(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from batch
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Returns a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, func, select
 
-from clinical_data.ground_truth import STEPS
+from clinical_data.clocks import STEPS
 from clinical_data.store.engine import reading
 from clinical_data.store.tables import cases, ground_truth, ground_truth_labels
 

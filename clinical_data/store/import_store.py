@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
-from clinical_data.ground_truth import STEPS
+from clinical_data.clocks import STEPS
 from clinical_data.sources import Quarantined
 from clinical_data.store import tables
 from clinical_data.store.case_writer import hospital_of

@@ -10,7 +10,8 @@ import pytest
 from clinical_data.case import FindingKind
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import AnswerState, open_chart
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.clocks import STEPS
+from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportLog
 from clinical_data.sources.eicu import EicuSource
 from clinical_data.sources.step_truth import AFTER_END

@@ -3,7 +3,8 @@
 import pytest
 from records_eicu import TABLES, changed, write_folder
 
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.clocks import STEPS
+from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportLog
 from clinical_data.sources.eicu import EicuSource
 from clinical_data.sources.step_truth import AFTER_END

@@ -21,7 +21,8 @@ from fhir_building import (
     without,
 )
 
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.clocks import STEPS
+from clinical_data.ground_truth import Strength
 from clinical_data.sources.step_truth import DISPOSITION_SYSTEM, ITEM_SYSTEM
 
 DISPOSITION = "http://terminology.hl7.org/CodeSystem/discharge-disposition"

@@ -8,9 +8,10 @@ import pytest
 
 from clinical_data import frames
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient, sort_findings
+from clinical_data.clocks import STEPS
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.frames import cases_frame, findings_frame, labels_frame, open_store
-from clinical_data.ground_truth import STEPS, GroundTruth, Label, LabelledCase, Strength
+from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
 from clinical_data.splits import split_of
 from clinical_data.store.case_store import CaseStore
 from clinical_data.store.engine import open_engine

@@ -22,13 +22,14 @@ from records_meds import (
 from clinical_data.case import FindingKind
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import AnswerState, open_chart
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG
 from clinical_data.codes import ICD9_CM, ICD10_CM, LOINC
 from clinical_data.errors import BadInputError
 from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportJob, ImportLog
 from clinical_data.sources.meds import MedsSource
 from clinical_data.sources.meds_codes import DIAGNOSIS, FINDING, UNUSED, meaning_of
-from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG, CULTURE_LAG, ITEMS, LAB_LAG, LABS
+from clinical_data.sources.mimic_findings import BEDSIDE_LAG, ITEMS, LABS
 
 HOUR, DAY = 60, 24 * 60
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fhir_building import E, P, concept, encounter, loader, observation, only, patient, read, without
 
-from clinical_data.sources.fhir_stay import LOOK_BACK
+from clinical_data.clocks import LOOK_BACK
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mimic-iv-demo" / "fhir"
 SYSTEM = "http://mimic.mit.edu/fhir/mimic/CodeSystem/"

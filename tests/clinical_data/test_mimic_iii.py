@@ -22,9 +22,9 @@ from clinical_data.clocks import clock_minute
 from clinical_data.errors import BadInputError
 from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportJob, ImportLog
+from clinical_data.sources.mimic_findings import BEDSIDE_LAG
 from clinical_data.sources.mimic_iii import ADMISSION_DIAGNOSIS, MimicIiiSource
 from clinical_data.sources.mimic_iii_reports import findings_of
-from clinical_data.sources.mimic_iv_findings import BEDSIDE_LAG
 
 DAY = 24 * 60
 

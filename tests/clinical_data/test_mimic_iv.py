@@ -8,9 +8,9 @@ from records_mimic_iv import BEFORE, DIED, EARLY, ED_STAY, LATER, MAIN, tables, 
 from clinical_data.case import FindingKind
 from clinical_data.catalogue import load_catalogue
 from clinical_data.chart import AnswerState, open_chart
-from clinical_data.clocks import clock_minute
+from clinical_data.clocks import STEPS, clock_minute
 from clinical_data.errors import BadInputError
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportJob, ImportLog
 from clinical_data.sources.mimic_iv import MimicIvSource
 

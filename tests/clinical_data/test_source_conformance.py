@@ -10,8 +10,9 @@ import pytest
 from source_records import CANARY, NAMES, PLANTED, RECORDS, import_all, source_of
 
 from clinical_data.case import FindingKind, make_id, sort_findings
+from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.ground_truth import Strength
 from clinical_data.sources import ImportJob, ImportLog, Source
 from clinical_data.store.case_store import CaseStore
 from clinical_data.store.engine import open_engine

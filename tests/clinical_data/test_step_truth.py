@@ -4,8 +4,8 @@ import pytest
 
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient, sort_findings
 from clinical_data.catalogue import MIMIC_LABS, load_catalogue
-from clinical_data.clocks import DAY
-from clinical_data.ground_truth import STEPS, Strength
+from clinical_data.clocks import DAY, STEPS
+from clinical_data.ground_truth import Strength
 from clinical_data.sources.step_truth import (
     ACUITY_SYSTEM,
     AFTER_END,

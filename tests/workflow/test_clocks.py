@@ -3,8 +3,7 @@
 import pytest
 
 from clinical_data.case import Case, Encounter, Patient
-from clinical_data.clocks import CLOCKS, FixedClock, clock_minute
-from clinical_data.ground_truth import STEPS
+from clinical_data.clocks import CLOCKS, STEPS, FixedClock, clock_minute
 from workflow.importing import SOURCES
 from workflow.pathway import known_pathways, load_pathway
 

@@ -215,7 +215,7 @@ def when(minute: int) -> str:
 
 def in_order(truths: dict[str, GroundTruth]) -> list[tuple[str, GroundTruth]]:
     """Returns steps and their labels in the order of the workflow; steps of other pathways last."""
-    from clinical_data.ground_truth import STEPS
+    from clinical_data.clocks import STEPS
 
     known = {step: n for n, step in enumerate(STEPS)}
     return sorted(truths.items(), key=lambda item: (known.get(item[0], len(known)), item[0]))
@@ -223,20 +223,10 @@ def in_order(truths: dict[str, GroundTruth]) -> list[tuple[str, GroundTruth]]:
 
 def truth_fields(truths: dict[str, GroundTruth]) -> dict[str, Any]:
     """Returns recorded labels in the row format of `cases --json`: `truth` and `absent`."""
+    from evaluation.matching import truth_rows
+
     return {
-        "truth": {
-            step: [
-                {
-                    "system": label.coding.system,
-                    "code": label.coding.code,
-                    "display": label.coding.display,
-                    "strength": label.strength.value,
-                }
-                for label in truth.labels
-            ]
-            for step, truth in truths.items()
-            if truth.labels
-        },
+        "truth": {step: truth_rows(truth) for step, truth in truths.items() if truth.labels},
         "absent": {step: truth.absent_reason for step, truth in truths.items() if truth.absent_reason},
     }
 
