@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from clinical_data.case import PRESENT, Coding, Finding, FindingKind, make_finding_id
-from clinical_data.clocks import CULTURE_LAG, LAB_LAG
+from clinical_data.clocks import CULTURE_LAG, LAB_LAG, REPORT_LAG
 from clinical_data.codes import LOINC
 from clinical_data.sources import mimic_iv_items as items
 from clinical_data.sources.mimic_findings import (
@@ -281,7 +281,7 @@ def _ed_drug(table: str, row: Row, kind: FindingKind, value: str) -> list[Findin
 
 
 def radiology(row: Row) -> list[Finding]:
-    """Returns a radiology report, known when it was stored and pending from the examination."""
+    """Returns a radiology report, known when it was stored (else a day later) and pending from the examination."""
     text = (row["text"] or "").replace("\0", " ").strip()
     named = clean(row["exam"])
     if not named and (heading := _EXAM.search(text)):
@@ -289,7 +289,7 @@ def radiology(row: Row) -> list[Finding]:
     coding = Coding(f"{OWN}/radiology", named.upper() or "REPORT", named or "radiology report")
     return make(
         SOURCE, "radiology", (row["row_key"],), FindingKind.IMAGING, coding, text or None, row["charted"],
-        known(row, LAB_LAG), pending_from=row["taken"],
+        known(row, REPORT_LAG), pending_from=row["taken"],
     )  # fmt: skip
 
 

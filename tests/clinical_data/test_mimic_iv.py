@@ -175,6 +175,13 @@ def test_radiology_reports_and_outpatient_measurements(main):
     assert len(outpatient) == 3
 
 
+def test_a_radiology_report_without_a_store_time_counts_as_known_after_a_day(tmp_path):
+    ((report, _), text) = tables()["radiology"], "FINDINGS: No acute process."
+    case = changed(tmp_path, radiology=[{**report, "storetime": "", "text": text}])[MAIN]
+    (found,) = rows(case, "radiology")
+    assert (found.pending_from, found.available) == (-135, -135 + 24 * 60)
+
+
 def test_truth_of_all_eight_steps(imported, main, tmp_path):
     labels = {s: [(x.coding.code, x.strength.value) for x in t.labels] for s, t in main.truth.items()}
     assert tuple(labels) == STEPS
