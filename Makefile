@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/wardstar demo --out wardstar-demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check --no-cache .
