@@ -4,7 +4,8 @@ import time
 
 from benchmarks.tokens import bundled_problems
 from search.models.toys import RandomModel
-from search.problem import Models, SearchSettings
+from search.problem import Models
+from search.settings import SearchSettings
 from search.strategies import run_search
 
 SEARCHES = 30

@@ -7,7 +7,8 @@ from clinical_data.sources import ImportLog
 from clinical_data.sources.fhir import FhirSource
 from evaluation.token_ratio import distinct_tokens
 from search.models.registry import load_model
-from search.problem import Models, SearchSettings
+from search.problem import Models
+from search.settings import SearchSettings
 from search.strategies import run_search
 from workflow.config import ReplayOptions, make_config, prepare
 from workflow.step import clock_of, problem_of
