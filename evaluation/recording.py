@@ -20,8 +20,9 @@ from evaluation.record import (
     TurnRecord,
 )
 from search.actions import ActionKind
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
 from search.prompts import TEMPLATE_HASH, vignette
+from search.settings import SearchSettings
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn
 
 OPENING = "opening"

@@ -9,7 +9,8 @@ from clinical_data.chart import AnswerState
 from search.actions import ActionKind
 from search.answers import rank
 from search.desk import GENERATOR, Desk, Part
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
+from search.settings import SearchSettings
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn, Verification
 from search.turns import TurnMaker, supporting
 

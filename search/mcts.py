@@ -18,9 +18,10 @@ from clinical_data.vocabulary import normalise
 from search.actions import ActionKind, depth_of, legal_kinds
 from search.desk import GENERATOR, PEER, Desk, Part, Running
 from search.peer import verify
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
 from search.seeds import derive_random
 from search.selection import choose_child, choose_slot, class_masses, final_rule, mass
+from search.settings import SearchSettings
 from search.trajectory import Candidate, Conclusion, SearchResult, Turn, Verification
 from search.tree import Node, Slot, Tree
 from search.turns import TurnMaker
@@ -105,6 +106,7 @@ class Search:
             value = value_source(self.maker.settings.value)
             leaf.terminal_value = value(self.tree.trajectory(leaf), self.maker.settings)
         leaf.terminal_visits += 1
+        self.tree.rollouts.append(leaf.node_id)
         for node in self.tree.path_to(leaf):
             node.visits += 1
             node.value_sum += leaf.terminal_value

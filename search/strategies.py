@@ -7,8 +7,9 @@ from collections.abc import Callable
 from clinical_data.errors import UsageError
 from search.baselines import full_information, greedy, self_consistency
 from search.mcts import rstar
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
 from search.selection import final_rule
+from search.settings import SearchSettings
 from search.trajectory import SearchResult
 from search.value import value_source
 

@@ -62,9 +62,15 @@ class Node:
 
 @dataclass(slots=True)
 class Tree:
-    """A list of nodes; ids are indices, so a parent's id is always less than its child's."""
+    """A list of nodes; ids are indices, so a parent's id is always less than its child's.
+
+    Attributes:
+        nodes: all nodes.
+        rollouts: the terminal node that each rollout reached, in the order of backing up.
+    """
 
     nodes: list[Node] = field(default_factory=list)
+    rollouts: list[int] = field(default_factory=list)
 
     def add(self, node: Node) -> Node:
         """Appends a node, whose id must be the next index."""
@@ -115,9 +121,10 @@ class Tree:
         """Returns the tree as plain data, from which reports draw it and the answer can be found again.
 
         `{"nodes": [{"id", "parent", "kind", "item", "state", "text", "visits", "value_sum", "depth", "answer",
-        "probability", "terminal_visits", "terminal_value", "duplicates", "open": [kinds not expanded]}]}`
+        "probability", "terminal_visits", "terminal_value", "duplicates", "open": [kinds not expanded]}],
+        "rollouts": [terminal node of each rollout, in order]}`
         """
-        return {"nodes": [self._node_json(n) for n in self.nodes]}
+        return {"nodes": [self._node_json(n) for n in self.nodes], "rollouts": self.rollouts}
 
     def _node_json(self, node: Node) -> dict[str, object]:
         turn, conclusion = node.turn, node.conclusion

@@ -25,8 +25,9 @@ from search.models.language_model import (
     ScoreRequest,
     Segment,
 )
-from search.problem import SearchProblem, SearchSettings
+from search.problem import SearchProblem
 from search.seeds import derive_random, derive_seed
+from search.settings import SearchSettings
 from search.trajectory import Conclusion, Turn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clinical_data.errors import UsageError
-from search.problem import SearchSettings
+from search.settings import SearchSettings
 from search.trajectory import Trajectory
 
 ValueSource = Callable[[Trajectory, SearchSettings], float]

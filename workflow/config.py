@@ -14,8 +14,8 @@ from clinical_data.catalogue import load_catalogue
 from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
 from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS
-from search.problem import SearchSettings
 from search.prompts import TEMPLATE_HASH
+from search.settings import SearchSettings
 from search.strategies import STRATEGIES, check_strategy
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
 from workflow.step import StepPlan, plan_step

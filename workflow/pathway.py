@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.errors import BadInputError, UsageError, WardstarError
 from clinical_data.vocabulary import load_vocabulary
-from search.problem import SearchSettings
+from search.settings import SearchSettings
 
 END = "end"
 ANCHORS = ("triage", "admission", "ed_arrival", "ed_departure", "end_of_stay")

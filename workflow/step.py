@@ -13,7 +13,8 @@ from clinical_data.catalogue import Catalogue, CatalogueItem
 from clinical_data.chart import open_chart
 from clinical_data.errors import StorageError, WardstarError
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
+from search.settings import SearchSettings
 from search.strategies import run_search
 from search.trajectory import SearchResult
 from workflow.pathway import Step

@@ -44,12 +44,31 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a sample may say: one of some choices, or a list of distinct ones that ends with the sample's stop.
+
+    Each choice, and the separator, is tokenised on its own, as in scoring; only tokens that continue one of them are
+    drawn.
+
+    Attributes:
+        choices: texts, each as a continuation of the prompt, leading space included.
+        most: most choices of one sample. With 1 the sample ends where its choice ends.
+        separator: text between two choices.
+    """
+
+    choices: tuple[str, ...]
+    most: int = 1
+    separator: str = ";"
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One sample wanted. `seed` (64 bit) alone decides its noise, whatever else is in the batch."""
 
     prompt: Prompt
     sampling: Sampling
     seed: int
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,7 @@ class Generation:
         prompt_ids, token_ids: ids of the prompt, and of the sample without its stop token.
         logprob: sum of the natural logarithms of the probabilities of `token_ids` at temperature 1, no top-p.
         finish: `stop`, `length` or `error` (numbers that are not finite).
+        chosen: indices of the choices that a constrained sample named in full, in order; empty for any other.
     """
 
     text: str
@@ -68,6 +88,7 @@ class Generation:
     token_ids: tuple[int, ...]
     logprob: float
     finish: str
+    chosen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from evaluation.record import RunRecord
 from search import prompts
 from search.actions import Action, ActionKind
 from search.models.toys import RandomModel
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
+from search.settings import SearchSettings
 from search.strategies import run_search
 from search.trajectory import (
     Candidate,

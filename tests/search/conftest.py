@@ -7,7 +7,8 @@ from clinical_data.catalogue import Catalogue, CatalogueItem, Matcher
 from clinical_data.chart import open_chart
 from clinical_data.vocabulary import Entry, Vocabulary
 from search.models.toys import RandomModel
-from search.problem import Models, SearchProblem, SearchSettings
+from search.problem import Models, SearchProblem
+from search.settings import SearchSettings
 
 SYSTEM = "wardstar:test"
 ITEMS = ("complaint", "vitals", "blood count", "lactate", "chest x-ray", "culture", "scan")

@@ -6,7 +6,8 @@ from search.desk import PEER, Ask, Desk, PrefixCount, shared_prefix
 from search.mcts import rstar
 from search.models.language_model import GenerateRequest, Sampling, Segment
 from search.models.toys import RandomModel
-from search.problem import Models, SearchSettings
+from search.problem import Models
+from search.settings import SearchSettings
 
 IDS = st.lists(st.integers(0, 2), max_size=8).map(tuple)
 

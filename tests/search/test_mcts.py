@@ -14,8 +14,9 @@ from clinical_data.errors import UsageError
 from search.actions import ActionKind, legal_kinds
 from search.mcts import rstar
 from search.models.toys import RandomModel, ScriptedModel
-from search.problem import Models, SearchSettings
+from search.problem import Models
 from search.selection import choose_child, uct
+from search.settings import SearchSettings
 from search.strategies import STRATEGIES, run_search
 from search.trajectory import Status
 from search.tree import Node, Slot, Tree

@@ -6,7 +6,8 @@ from search.desk import Desk
 from search.models.language_model import Segment
 from search.models.toys import ScriptedModel
 from search.peer import boundaries, cuts, redacted, verify
-from search.problem import Models, SearchSettings
+from search.problem import Models
+from search.settings import SearchSettings
 from search.trajectory import Conclusion, Hypothesis, Trajectory, Turn
 from search.turns import TurnMaker
 

@@ -11,7 +11,8 @@ from sqlalchemy import make_url
 from clinical_data.catalogue import load_catalogue
 from clinical_data.ground_truth import LabelledCase
 from search.models.registry import load_model
-from search.problem import Models, SearchSettings
+from search.problem import Models
+from search.settings import SearchSettings
 from workflow.graph import CaseContext, checkpoint_path, compile_pathway, open_checkpoints, run_case
 from workflow.pathway import Pathway, load_pathway, parse_pathway
 from workflow.state import StepConclusion, no_answer
