@@ -63,6 +63,8 @@ class Chart:
     catalogue: Catalogue
     _known: tuple[Finding, ...] = field(repr=False)
     _pending: frozenset[str] = field(repr=False)
+    # What is known, by the item of the catalogue that it answers; filled with the first request.
+    _of_item: dict[str, list[Finding]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def known(self) -> tuple[Finding, ...]:
         """Returns every finding whose value was available by the clock, in canonical order."""
@@ -75,7 +77,7 @@ class Chart:
             return Answer(str(wanted), AnswerState.UNRECOGNISED)
         if not item.matches.get(self.source):
             return Answer(item.item_id, AnswerState.NOT_IN_SOURCE, cost_usd=item.cost_usd)
-        matching = [f for f in self._known if item.accepts(self.source, f)]
+        matching = self._matching(item)
         results = tuple(sorted((f for f in matching if f.result_in_source), key=lambda f: (f.charted, f.finding_id)))
         if results:
             state = AnswerState.RECORDED
@@ -86,6 +88,16 @@ class Chart:
         else:
             state = AnswerState.NOT_DONE_BY_NOW
         return Answer(item.item_id, state, results, item.cost_usd)
+
+    def _matching(self, item: CatalogueItem) -> list[Finding]:
+        """Returns what is known and answers an item, in canonical order."""
+        if self.catalogue.item(item.item_id) is not item:
+            return [f for f in self._known if item.accepts(self.source, f)]
+        if not self._of_item:
+            for finding in self._known:
+                for owner in self.catalogue.items_of(self.source, finding):
+                    self._of_item.setdefault(owner.item_id, []).append(finding)
+        return self._of_item.get(item.item_id, [])
 
 
 def open_chart(case: Case, clock: int, catalogue: Catalogue) -> Chart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from clinical_data.case import Coding
 
@@ -59,6 +60,7 @@ _UNITS = {
 }
 
 
+@lru_cache(maxsize=65536)
 def short_name(coding: Coding) -> str:
     """Returns what a clinician calls it: "Sodium" for "Sodium [Moles/volume] in Serum or Plasma".
 
@@ -78,6 +80,7 @@ def short_name(coding: Coding) -> str:
     return short or name
 
 
+@lru_cache(maxsize=4096)
 def unit_text(unit: str) -> str:
     """Returns a UCUM unit as it is written on a ward: `mmHg` for `mm[Hg]`; annotations in braces are left out."""
     text = _UNITS.get(unit.strip(), unit.strip())

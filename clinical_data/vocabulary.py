@@ -45,6 +45,8 @@ class Vocabulary:
         member_levels: a recorded path (`a|b|c`) counts as the entry of its first so many levels; 0: not used.
         half_credit: unordered pairs of codes that count half (reported beside the strict figure).
         sha256: over the file and its members file.
+        by_code: the entries by code; of several with one code the first.
+        choices: the answers as continuations of a cue: each with a space before it.
     """
 
     name: str
@@ -55,6 +57,12 @@ class Vocabulary:
     members: dict[str, str] = field(default_factory=dict)
     half_credit: frozenset[frozenset[str]] = frozenset()
     member_levels: int = 0
+    by_code: dict[str, Entry] = field(init=False, repr=False, compare=False)
+    choices: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_code", {e.code: e for e in reversed(self.entries)})
+        object.__setattr__(self, "choices", tuple(f" {e.display}" for e in self.entries))
 
     @property
     def groups(self) -> bool:
@@ -63,7 +71,7 @@ class Vocabulary:
 
     def entry(self, code: str) -> Entry | None:
         """Returns the entry of that code, or None."""
-        return next((e for e in self.entries if e.code == code), None)
+        return self.by_code.get(code)
 
     def key_of(self, text: str) -> str | None:
         """Returns the code of the entry that a text names (code, display, synonym), or None."""

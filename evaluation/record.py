@@ -63,7 +63,12 @@ class TurnRecord(_Part):
 
 
 class CandidateRecord(_Part):
-    """One distinct concluded trajectory with its value and the peer's word."""
+    """One distinct concluded trajectory with its value and the peer's word.
+
+    Attributes:
+        chosen: keys of the items of a set; empty where one answer is asked for.
+        draws, unparseable: samples of its vote, 0 when that was exact; those of them that named no answer.
+    """
 
     node: int
     turns: tuple[TurnRecord, ...]
@@ -75,6 +80,9 @@ class CandidateRecord(_Part):
     agreement: float | None
     peer_answers: tuple[str | None, ...] = ()
     cuts: tuple[int, ...] = ()
+    chosen: tuple[str, ...] = ()
+    draws: int = 0
+    unparseable: int = 0
 
 
 class RunRecord(_Part):
@@ -84,11 +92,14 @@ class RunRecord(_Part):
         clock: T in minutes from the start of the case; None when the step is not applicable.
         clock_text: T in words.
         opening: findings given in the prompt before any request, and unanswered opening items.
+        chosen: codes of the items of a set, which `ranked` begins with; empty where one answer is asked for.
+        draws, unparseable: samples of all votes of the generator; those of them that named no answer.
         vignette: age, sex and context as they were shown.
         tree: `search.tree` as plain data.
         hashes: sha256 of prompt templates, pathway, catalogue, vocabulary, case content.
         models: role -> identity (spec, name, revision, dtype, back-end, device).
         settings: the search settings, and strategy, value, chart access, seed.
+        imagined_requests: distinct requests that a world model answered; they are no `requests`.
     """
 
     version: int = RECORD_VERSION
@@ -107,11 +118,15 @@ class RunRecord(_Part):
     vignette: str = ""
     opening: tuple[TurnRecord, ...] = ()
     ranked: tuple[RankedAnswer, ...] = ()
+    chosen: tuple[str, ...] = ()
+    draws: int = 0
+    unparseable: int = 0
     requests: tuple[RequestRecord, ...] = ()
     peer_agreement: float | None = None
     peer_is_generator: bool = True
     margin: float | None = None
     rollouts: int = 0
+    imagined_requests: int = 0
     winner: int | None = None
     candidates: tuple[CandidateRecord, ...] = ()
     tree: dict[str, Any] | None = None

@@ -23,7 +23,9 @@ from search.actions import ActionKind
 from search.problem import Models, SearchProblem
 from search.prompts import TEMPLATE_HASH, vignette
 from search.settings import SearchSettings
+from search.strategies import settings_of
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn
+from search.world_model import WORLD_MODEL
 
 OPENING = "opening"
 _NO_LIKELIHOOD = -1e9
@@ -41,7 +43,6 @@ def make_record(
     hashes: Mapping[str, str],
     seconds: float,
     repeatable: bool = True,
-    chart_access: str = "hindsight",
 ) -> RunRecord:
     """Returns the record of a step that came to a conclusion.
 
@@ -49,11 +50,11 @@ def make_record(
         case: the whole case, to say what was recorded after the clock and for its hash.
         problem: the question as the search saw it.
         result: what the search returned.
-        strategy, settings, seed, models, chart_access: how it was searched.
+        strategy, settings, seed, models: how it was searched.
         hashes: sha256 of what the caller alone knows (pathway); those of prompts, catalogue, vocabulary and case are
             added.
         seconds: wall time of the step.
-        repeatable: False when batches mixed case-steps.
+        repeatable: False when batches mixed case-steps. A budget of seconds makes any record unrepeatable.
     """
     winner = _winner(result)
     return RunRecord(
@@ -68,20 +69,24 @@ def make_record(
             RankedAnswer(system=h.system, code=h.code or h.key, display=h.display, probability=h.probability)
             for h in result.conclusion.ranked
         ),
+        chosen=result.conclusion.chosen,
+        draws=result.conclusion.draws,
+        unparseable=result.conclusion.unparseable,
         requests=_requests(case, problem, result, winner),
         peer_agreement=result.peer_agreement,
         peer_is_generator=models.peer_is_generator,
         margin=result.margin,
         rollouts=result.rollouts,
+        imagined_requests=result.imagined_requests,
         winner=result.winner,
         candidates=tuple(_candidate(c) for c in result.candidates),
         tree=result.tree,
         tokens=asdict(result.tokens),
         seconds=seconds,
-        repeatable=repeatable,
+        repeatable=repeatable and not settings.max_seconds,
         seed=seed,
-        settings=_settings(settings, strategy, chart_access, seed),
-        models=_identities(models),
+        settings=_settings(settings, strategy, seed),
+        models=_identities(models, settings),
         hashes=_hashes(case, problem, hashes),
     )
 
@@ -101,7 +106,6 @@ def not_applicable(
     models: Models | None = None,
     hashes: Mapping[str, str] | None = None,
     vocabulary: str = "",
-    chart_access: str = "hindsight",
 ) -> RunRecord:
     """Returns the record of a step that does not apply to a case.
 
@@ -122,8 +126,8 @@ def not_applicable(
         question=question,
         peer_is_generator=models is None or models.peer_is_generator,
         seed=seed,
-        settings=_settings(settings, strategy, chart_access, seed) if settings else {},
-        models=_identities(models) if models else {},
+        settings=_settings(settings, strategy, seed) if settings else {},
+        models=_identities(models, settings) if models else {},
         hashes=_hashes(case, None, hashes or {}),
         vocabulary=vocabulary,
     )
@@ -146,7 +150,6 @@ def failed(
     hashes: Mapping[str, str] | None = None,
     vocabulary: str = "",
     seconds: float = 0.0,
-    chart_access: str = "hindsight",
 ) -> RunRecord:
     """Returns the record of a step whose search broke.
 
@@ -172,8 +175,8 @@ def failed(
         peer_is_generator=models is None or models.peer_is_generator,
         seconds=seconds,
         seed=seed,
-        settings=_settings(settings, strategy, chart_access, seed) if settings else {},
-        models=_identities(models) if models else {},
+        settings=_settings(settings, strategy, seed) if settings else {},
+        models=_identities(models, settings) if models else {},
         hashes=_hashes(case, problem, hashes or {}),
     )
 
@@ -198,12 +201,15 @@ def _of_problem(problem: SearchProblem) -> dict[str, Any]:
     }
 
 
-def _settings(settings: SearchSettings, strategy: str, chart_access: str, seed: int) -> dict[str, Any]:
-    return {**asdict(settings), "strategy": strategy, "chart_access": chart_access, "seed": seed}
+def _settings(settings: SearchSettings, strategy: str, seed: int) -> dict[str, Any]:
+    return {**asdict(settings_of(strategy, settings)), "strategy": strategy, "seed": seed}
 
 
-def _identities(models: Models) -> dict[str, dict[str, Any]]:
-    return {"generator": asdict(models.generator.identity), "peer": asdict(models.peer.identity)}
+def _identities(models: Models, settings: SearchSettings | None) -> dict[str, dict[str, Any]]:
+    found = {"generator": asdict(models.generator.identity), "peer": asdict(models.peer.identity)}
+    if settings is not None and settings.chart_access == "prospective":
+        found[WORLD_MODEL] = asdict(models.generator.identity)
+    return found
 
 
 def _hashes(case: Case, problem: SearchProblem | None, given: Mapping[str, str]) -> dict[str, str]:
@@ -250,18 +256,20 @@ def _turn(turn: Turn) -> TurnRecord:
 
 def _candidate(candidate: Candidate) -> CandidateRecord:
     conclusion = candidate.trajectory.conclusion
-    top = conclusion.ranked[0] if conclusion.ranked else None
     return CandidateRecord(
         node=candidate.node,
         turns=tuple(_turn(t) for t in candidate.trajectory.turns),
         answer_key=conclusion.answer_key,
-        answer=top.display if top else "",
-        probability=top.probability if top else 0.0,
+        answer=conclusion.words,
+        probability=conclusion.share,
         multiplicity=candidate.multiplicity,
         value=candidate.value,
         agreement=candidate.verification.agreement,
         peer_answers=candidate.verification.answers,
         cuts=candidate.verification.cuts,
+        chosen=conclusion.chosen,
+        draws=conclusion.draws,
+        unparseable=conclusion.unparseable,
     )
 
 

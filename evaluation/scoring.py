@@ -12,8 +12,9 @@ import yaml
 from sqlalchemy import Engine
 
 from clinical_data.chart import AnswerState
+from clinical_data.errors import UsageError
 from clinical_data.ground_truth import GroundTruth
-from clinical_data.splits import PATIENT_SCHEME
+from clinical_data.splits import PATIENT_SCHEME, TRAIN
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation import baselines, matching
@@ -22,6 +23,7 @@ from evaluation.metrics import Metric, ScoredStep, brier_score, difference, summ
 from evaluation.record import RunRecord
 from evaluation.store.run_store import Run, RunStore, StoredRecord
 from search.trajectory import Status
+from search.value import GROUND_TRUTH
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None,
         its figure for every `accuracy_LEVEL`.
 
     Raises:
-        UsageError: no such run, a baseline run that is none, or a vocabulary that no longer exists.
+        UsageError: no such run, a baseline run that is none, a vocabulary that no longer exists, or records that were
+            valued by recorded labels outside of the train split.
         StorageError: the database failed, or holds a record that cannot be read.
     """
     store = RunStore(engine)
@@ -138,6 +141,7 @@ class _Judge:
         self._warned: set[str] = set()
         self.used: dict[str, dict[str, Vocabulary]] = defaultdict(dict)
         self.split_scheme: str = run.config.get("split_scheme", PATIENT_SCHEME)
+        self._run = run
 
     def truths(self, step: str) -> dict[str, GroundTruth]:
         """Returns case id -> labels of a step, over all cases of the database."""
@@ -157,6 +161,7 @@ class _Judge:
 
     def scored(self, stored: StoredRecord) -> ScoredStep:
         """Returns what metrics need to know of a stored case-step."""
+        self._refuse_steered(stored.record)
         record, truth, vocabulary = self._of(stored.record)
         _, marks = self.marks(stored)
         opened = record.requests
@@ -188,6 +193,20 @@ class _Judge:
             brier=brier_score(_probabilities(record, vocabulary), matching.truth_class(truth, vocabulary)),
             outside=not matching.in_vocabulary(truth, vocabulary),
         )
+
+    def _refuse_steered(self, record: RunRecord) -> None:
+        """Raises UsageError for a search that recorded labels steered outside of the train split; warns within it."""
+        if record.settings.get("value") != GROUND_TRUTH:
+            return
+        run = self._run
+        if run.config.get("split") != TRAIN:
+            raise UsageError(
+                f"run {run.name} was steered by recorded labels of cases outside of the train split: it has no metrics",
+                hint="replay it with another --value",
+            )
+        if GROUND_TRUTH not in self._warned:
+            self._warned.add(GROUND_TRUTH)
+            logger.warning("run %s was steered by recorded labels: its figures say nothing of other cases", run.name)
 
     def _of(self, record: RunRecord) -> tuple[RunRecord, GroundTruth | None, Vocabulary | None]:
         return record, self.truths(record.step).get(record.case_id), self._vocabulary(record)

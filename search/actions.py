@@ -30,14 +30,26 @@ class Action:
 
 
 _ALL = (ActionKind.THINK, ActionKind.FINISH, ActionKind.ASK, ActionKind.REASK, ActionKind.REPHRASE, ActionKind.REQUEST)
-_AFTER: dict[ActionKind | None, frozenset[ActionKind]] = {
-    None: frozenset(_ALL) - {ActionKind.REASK},
-    ActionKind.REPHRASE: frozenset(_ALL) - {ActionKind.REASK, ActionKind.REPHRASE},
-    ActionKind.ASK: frozenset(_ALL) - {ActionKind.REPHRASE},
-    ActionKind.REASK: frozenset(_ALL) - {ActionKind.REASK, ActionKind.REPHRASE},
-    ActionKind.THINK: frozenset({ActionKind.THINK, ActionKind.FINISH, ActionKind.REQUEST}),
-    ActionKind.FINISH: frozenset(),
+
+
+def _but(*left_out: ActionKind) -> tuple[ActionKind, ...]:
+    return tuple(kind for kind in _ALL if kind not in left_out)
+
+
+_AFTER: dict[ActionKind | None, tuple[ActionKind, ...]] = {
+    None: _but(ActionKind.REASK),
+    ActionKind.REPHRASE: _but(ActionKind.REASK, ActionKind.REPHRASE),
+    ActionKind.ASK: _but(ActionKind.REPHRASE),
+    ActionKind.REASK: _but(ActionKind.REASK, ActionKind.REPHRASE),
+    ActionKind.THINK: (ActionKind.THINK, ActionKind.FINISH, ActionKind.REQUEST),
+    ActionKind.FINISH: (),
 }
+# What its parent allowed -> what a REQUEST allows; a second one in a row drops nothing more.
+_AFTER_REQUEST = {
+    allowed: tuple(k for k in allowed if k not in (ActionKind.REASK, ActionKind.REPHRASE))
+    for allowed in _AFTER.values()
+}
+_AFTER_REQUEST.update({allowed: allowed for allowed in _AFTER_REQUEST.values()})
 
 
 def legal_kinds(path: Sequence[ActionKind]) -> tuple[ActionKind, ...]:
@@ -47,11 +59,10 @@ def legal_kinds(path: Sequence[ActionKind]) -> tuple[ActionKind, ...]:
     """
     allowed = _AFTER[None]
     for kind in path:
-        after_request = allowed - {ActionKind.REASK, ActionKind.REPHRASE}
-        allowed = after_request if kind is ActionKind.REQUEST else _AFTER[kind]
-    return tuple(kind for kind in _ALL if kind in allowed)
+        allowed = _AFTER_REQUEST[allowed] if kind is ActionKind.REQUEST else _AFTER[kind]
+    return allowed
 
 
 def depth_of(path: Sequence[ActionKind]) -> int:
     """Returns the depth of a path: turns, requests not counted."""
-    return sum(kind is not ActionKind.REQUEST for kind in path)
+    return len(path) - path.count(ActionKind.REQUEST)

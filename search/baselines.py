@@ -2,66 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from clinical_data.chart import AnswerState
 from search.actions import ActionKind
-from search.answers import rank
+from search.budgets import Budget
 from search.desk import GENERATOR, Desk, Part
+from search.mcts import NO_PEER, OnRollout
 from search.problem import Models, SearchProblem
+from search.selection import final_rule
 from search.settings import SearchSettings
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn, Verification
-from search.turns import TurnMaker, supporting
-
-OnRollout = Callable[[int], None] | None
+from search.turns import TurnMaker
+from search.value import Judge, value_source
+from search.world_model import evaluated
 
 
 def one_path(maker: TurnMaker, label: str) -> Part[Trajectory]:
     """Requests one item after the other up to the limit, thinks once, and concludes."""
     turns: tuple[Turn, ...] = ()
     while len(turns) < maker.settings.max_requests and maker.items_left(turns):
-        opened = yield from maker.request(maker.spot(turns, f"{label}/request{len(turns)}"))
-        turns = (*turns, opened[0])
-    thoughts = yield from maker.write(ActionKind.THINK, maker.spot(turns, label), 1)
-    turns = (*turns, thoughts[0])
-    turn, conclusion = yield from maker.finish(maker.spot(turns, label))
-    return Trajectory((*turns, turn), conclusion)
+        spot = maker.spot(turns, f"{label}/request{len(turns)}")
+        opened = yield from maker.request(spot)
+        turns = (*turns, *(yield from evaluated(maker, spot, opened[:1])))
+    spot = maker.spot(turns, label)
+    thoughts = yield from maker.write(ActionKind.THINK, spot, 1)
+    turns = (*turns, *(yield from evaluated(maker, spot, thoughts[:1])))
+    spot = maker.spot(turns, label)
+    turn, conclusion = yield from maker.finish(spot)
+    return Trajectory((*turns, *(yield from evaluated(maker, spot, [turn]))), conclusion)
 
 
 def greedy(
-    problem: SearchProblem, models: Models, settings: SearchSettings, seed: int, on_rollout: OnRollout = None
+    problem: SearchProblem,
+    models: Models,
+    settings: SearchSettings,
+    seed: int,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
 ) -> SearchResult:
-    """Follows the likeliest item and word at every turn: one trajectory, no search, no peer."""
-    settings = settings.with_options(temperature=0.0)
+    """Follows the likeliest item and word at every turn: one trajectory, no search, no peer, no value."""
     desk = Desk(models)
-    maker = TurnMaker.begin(problem, settings, seed)
+    maker = TurnMaker.begin(problem, replace(_unvalued(settings), temperature=0.0), seed)
     desk.run(maker.prepare((GENERATOR,)))
     trajectory = desk.run(one_path(maker, "greedy"))
     if on_rollout is not None:
         on_rollout(1)
-    return _result([trajectory], desk, problem)
+    return _result([trajectory], desk, maker)
 
 
 def self_consistency(
-    problem: SearchProblem, models: Models, settings: SearchSettings, seed: int, on_rollout: OnRollout = None
+    problem: SearchProblem,
+    models: Models,
+    settings: SearchSettings,
+    seed: int,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
 ) -> SearchResult:
-    """Samples `rollouts` trajectories side by side and takes the majority answer.
+    """Samples `rollouts` trajectories side by side and takes the majority answer; no value, no peer.
 
     Source: Wang et al. 2022 (arXiv 2203.11171).
     """
     desk = Desk(models)
+    maker = TurnMaker.begin(problem, _unvalued(settings), seed)
+    trajectories, reason = _sampled(maker, desk, on_rollout)
+    return _result(trajectories, desk, maker, reason)
+
+
+def best_of_n(
+    problem: SearchProblem,
+    models: Models,
+    settings: SearchSettings,
+    seed: int,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
+) -> SearchResult:
+    """Samples `rollouts` trajectories side by side and takes the answer of the one of highest value; no peer.
+
+    Source: Cobbe et al. 2021 (arXiv 2110.14168), section 4: samples ranked by a verifier; here by `settings.value`.
+    """
+    value = value_source(settings.value, judge)
+    desk = Desk(models)
     maker = TurnMaker.begin(problem, settings, seed)
-    desk.run(maker.prepare((GENERATOR,)))
-    running = [desk.start(one_path(maker, f"sample{i}")) for i in range(settings.rollouts)]
-    desk.finish()
-    if on_rollout is not None:
-        on_rollout(settings.rollouts)
-    return _result([r.result for r in running], desk, problem)
+    trajectories, reason = _sampled(maker, desk, on_rollout)
+    candidates = [Candidate(i, t, 1, value(t, settings), Verification(None)) for i, t in enumerate(trajectories)]
+    return _chosen("best-value", candidates, desk, maker, reason)
 
 
 def full_information(
-    problem: SearchProblem, models: Models, settings: SearchSettings, seed: int, on_rollout: OnRollout = None
+    problem: SearchProblem,
+    models: Models,
+    settings: SearchSettings,
+    seed: int,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
 ) -> SearchResult:
     """Puts all that was recorded by the clock into one prompt and asks for the answer: no requests, no search."""
     desk = Desk(models)
@@ -73,50 +108,54 @@ def full_information(
     turn, conclusion = desk.run(maker.finish(maker.spot(turns, "full")))
     if on_rollout is not None:
         on_rollout(1)
-    return _result([Trajectory((*turns, turn), conclusion)], desk, problem)
+    return _result([Trajectory((*turns, turn), conclusion)], desk, maker)
 
 
-def _result(trajectories: list[Trajectory], desk: Desk, problem: SearchProblem) -> SearchResult:
-    """Returns the vote over trajectories; shares are the mean of their distributions, the majority answer first."""
-    answered = [t for t in trajectories if t.conclusion.answer_key is not None]
-    candidates = [Candidate(i, t, 1, _share(t), Verification(None)) for i, t in enumerate(trajectories)]
-    if not answered:
-        conclusion = rank({}, problem.vocabulary)
-        return SearchResult(
-            Status.ABSTAIN,
-            conclusion,
-            candidates=candidates,
-            rollouts=len(trajectories),
-            tokens=desk.tokens,
-            calls=desk.calls,
-            reason="no answer could be read",
-        )
-    votes: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    for t in answered:
-        votes[str(t.conclusion.answer_key)] = votes.get(str(t.conclusion.answer_key), 0.0) + 1 / len(trajectories)
-        for h in t.conclusion.ranked:
-            shares[h.key] = shares.get(h.key, 0.0) + h.probability / len(answered)
-    conclusion = rank(shares, problem.vocabulary, first=votes)
-    best = max(
-        (c for c in candidates if c.trajectory.conclusion.answer_key == conclusion.answer_key),
-        key=lambda c: (c.value, -c.node),
-    )
-    conclusion = replace(conclusion, supporting=supporting(best.trajectory.turns))
-    top = sorted(votes.values(), reverse=True)
+def _unvalued(settings: SearchSettings) -> SearchSettings:
+    """Returns settings under which no turn is judged: the strategy reads no value."""
+    return replace(settings, value="self_consistency")
+
+
+def _sampled(maker: TurnMaker, desk: Desk, on_rollout: OnRollout) -> tuple[list[Trajectory], str]:
+    """Samples `rollouts` trajectories: all side by side, or, under a budget, wave by wave until it is spent.
+
+    Returns:
+        The trajectories, and which budget ended them, in words.
+    """
+    settings, budget = maker.settings, Budget(maker.settings)
+    desk.run(maker.prepare((GENERATOR,)))
+    size = max(settings.wave, 1) if budget.limited else settings.rollouts
+    found: list[Trajectory] = []
+    while len(found) < settings.rollouts:
+        last = min(len(found) + size, settings.rollouts)
+        running = [desk.start(one_path(maker, f"sample{i}")) for i in range(len(found), last)]
+        desk.finish()
+        found += [r.result for r in running]
+        if on_rollout is not None:
+            on_rollout(len(found))
+        if budget.limited and (spent := budget.spent(desk.tokens, (turn for t in found for turn in t.turns))):
+            return found, f"{spent} after {len(found)} rollouts"
+    return found, ""
+
+
+def _result(trajectories: Sequence[Trajectory], desk: Desk, maker: TurnMaker, reason: str = "") -> SearchResult:
+    """Returns the majority vote over trajectories."""
+    candidates = [Candidate(i, t, 1, t.conclusion.share, Verification(None)) for i, t in enumerate(trajectories)]
+    return _chosen("majority", candidates, desk, maker, reason)
+
+
+def _chosen(rule: str, candidates: list[Candidate], desk: Desk, maker: TurnMaker, reason: str = "") -> SearchResult:
+    """Returns what a final selection rule makes of trajectories that no peer has seen."""
+    verdict = final_rule(rule)(candidates, maker.problem.vocabulary, maker.settings.abstain_below)
+    why = NO_PEER if verdict.status is Status.UNVERIFIED else verdict.reason
     return SearchResult(
-        status=Status.UNVERIFIED,
-        conclusion=conclusion,
-        winner=best.node,
+        status=verdict.status,
+        conclusion=verdict.conclusion,
+        winner=verdict.winner.node if verdict.winner else None,
         candidates=candidates,
-        margin=top[0] - (top[1] if len(top) > 1 else 0.0),
-        rollouts=len(trajectories),
+        margin=verdict.margin,
+        rollouts=len(candidates),
         tokens=desk.tokens,
         calls=desk.calls,
-        reason="this strategy asks no second model",
+        reason="; ".join(r for r in (why, reason) if r),
     )
-
-
-def _share(trajectory: Trajectory) -> float:
-    key = trajectory.conclusion.answer_key
-    return trajectory.conclusion.probability_of(key) if key is not None else 0.0

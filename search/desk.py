@@ -7,8 +7,10 @@ everything stays a matter of arithmetic, not of timing.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, insort
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,6 +19,7 @@ from search.models.language_model import (
     GenerateRequest,
     Generation,
     LanguageModel,
+    Prompt,
     ScoreRequest,
     prompt_text,
 )
@@ -67,28 +70,77 @@ class Running(Generic[T]):
             self._result.append(stop.value)
 
 
+def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
+    """Runs parts in lockstep within one part and returns what they returned, in order."""
+    running = [Running(part) for part in parts]
+    while not all(r.done for r in running):
+        replies = iter((yield [ask for r in running for ask in r.asks]))
+        for r in (r for r in running if not r.done):
+            r.send([next(replies) for _ in r.asks])
+    return [r.result for r in running]
+
+
+def samples_of(replies: Sequence[Reply]) -> list[Generation]:
+    """Returns replies that must be samples."""
+    if not all(isinstance(r, Generation) for r in replies):
+        raise TypeError("a sample was asked for")
+    return [r for r in replies if isinstance(r, Generation)]
+
+
+def scores_of(reply: Reply) -> ChoiceScores:
+    """Returns a reply that must be scores."""
+    if not isinstance(reply, ChoiceScores):
+        raise TypeError("likelihoods were asked for")
+    return reply
+
+
 class PrefixCount:
     """Counts distinct prompt tokens: the nodes that each prompt adds to a prefix trie.
 
-    Sequences are kept sorted; the longest prefix shared with any earlier one is shared with a neighbour.
+    Sequences are kept sorted, as bytes, which compare faster than numbers; the longest prefix shared with any earlier
+    one is shared with a neighbour.
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, ...]] = []
+        self._sorted: list[bytes] = []
+        self._packed: dict[tuple[int, ...], bytes] = {}
 
     def add(self, ids: tuple[int, ...]) -> int:
         """Adds a sequence and returns how many of its tokens no earlier one held as a prefix."""
-        at = bisect_left(self._seen, ids)
-        near = self._seen[max(at - 1, 0) : at + 1]
-        shared = max((shared_prefix(ids, other) for other in near), default=0)
+        if ids in self._packed:
+            return 0
+        packed = self._packed[ids] = _pack(ids)
+        at = bisect_left(self._sorted, packed)
+        shared = 0
+        for other in self._sorted[max(at - 1, 0) : at + 1]:
+            shared = shared_prefix(packed, other, shared)
+        shared //= _WIDTH
         if shared < len(ids):
-            insort(self._seen, ids)
+            self._sorted.insert(at, packed)
         return len(ids) - shared
 
+    def extend(self, ids: tuple[int, ...], more: tuple[int, ...]) -> None:
+        """Adds a sequence that goes on from one added before."""
+        insort(self._sorted, self._packed[ids] + _pack(more))
 
-def shared_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Returns the length of the longest common prefix, by bisection over slices."""
-    low, high = 0, min(len(a), len(b))
+
+_WIDTH = 8  # bytes of a packed id
+
+
+def _pack(ids: tuple[int, ...]) -> bytes:
+    return struct.pack(f"{len(ids)}q", *ids)
+
+
+Ids = TypeVar("Ids", tuple[int, ...], bytes)
+
+
+def shared_prefix(a: Ids, b: Ids, least: int = 0) -> int:
+    """Returns the length of the longest common prefix, or `least` if that is more; by bisection over slices."""
+    low, high = least, min(len(a), len(b))
+    if a[:low] != b[:low]:
+        return low
+    if a[:high] == b[:high]:
+        return max(low, high)
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:
@@ -96,6 +148,14 @@ def shared_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
         else:
             high = middle - 1
     return low
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A prompt and its text: samples of one prompt come in a row."""
+
+    prompt: Prompt
+    text: str
 
 
 @dataclass(slots=True)
@@ -112,7 +172,8 @@ class Desk:
     calls: list[ModelCall] = field(default_factory=list)
     tokens: Tokens = field(default_factory=Tokens)
     _running: list[Running[object]] = field(default_factory=list)
-    _prefixes: dict[int, PrefixCount] = field(default_factory=dict)
+    _last: _Told = field(default_factory=lambda: _Told((), ""))
+    _prefixes: dict[int, PrefixCount] = field(default_factory=lambda: defaultdict(PrefixCount))
 
     def start(self, part: Part[T]) -> Running[T]:
         """Starts a part; it goes on with every round until it is done."""
@@ -144,15 +205,18 @@ class Desk:
     def _answer(self, asks: list[Ask]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         for model in dict.fromkeys((self.models.generator, self.models.peer)):
-            mine = [i for i, ask in enumerate(asks) if self._model(ask.role) is model]
-            generate = [(i, asks[i].request) for i in mine if isinstance(asks[i].request, GenerateRequest)]
-            score = [(i, asks[i].request) for i in mine if isinstance(asks[i].request, ScoreRequest)]
+            generate: dict[int, GenerateRequest] = {}
+            score: dict[int, ScoreRequest] = {}
+            for i, ask in enumerate(asks):
+                if self._model(ask.role) is model:
+                    if isinstance(ask.request, GenerateRequest):
+                        generate[i] = ask.request
+                    else:
+                        score[i] = ask.request
             if generate:
-                results = model.generate([r for _, r in generate if isinstance(r, GenerateRequest)])
-                replies.update(zip((i for i, _ in generate), results, strict=True))
+                replies.update(zip(generate, model.generate(list(generate.values())), strict=True))
             if score:
-                scores = model.score([r for _, r in score if isinstance(r, ScoreRequest)])
-                replies.update(zip((i for i, _ in score), scores, strict=True))
+                replies.update(zip(score, model.score(list(score.values())), strict=True))
         ordered = [replies[i] for i in range(len(asks))]
         for ask, reply in zip(asks, ordered, strict=True):
             self._note(ask, reply)
@@ -162,7 +226,9 @@ class Desk:
         return self.models.peer if role == PEER else self.models.generator
 
     def _note(self, ask: Ask, reply: Reply) -> None:
-        prefixes = self._prefixes.setdefault(id(self._model(ask.role)), PrefixCount())
+        prefixes = self._prefixes[id(self._model(ask.role))]
+        if ask.request.prompt != self._last.prompt:
+            self._last = _Told(ask.request.prompt, prompt_text(ask.request.prompt))
         new = prefixes.add(reply.prompt_ids)
         self.tokens.prefilled += new
         self.tokens.reused += len(reply.prompt_ids) - new
@@ -171,11 +237,12 @@ class Desk:
         logprobs: tuple[float, ...]
         if isinstance(reply, Generation):
             self.tokens.sampled += len(reply.token_ids)
-            prefixes.add(reply.prompt_ids + reply.token_ids)
+            prefixes.extend(reply.prompt_ids, reply.token_ids)
             completions, ids, logprobs = (reply.text,), (reply.token_ids,), (reply.logprob,)
         else:
             assert isinstance(ask.request, ScoreRequest)
             completions, ids, logprobs = ask.request.choices, reply.choice_ids, reply.logprobs
         seed = ask.request.seed if isinstance(ask.request, GenerateRequest) else None
-        text = prompt_text(ask.request.prompt)
-        self.calls.append(ModelCall(ask.role, ask.purpose, text, reply.prompt_ids, completions, ids, logprobs, seed))
+        self.calls.append(
+            ModelCall(ask.role, ask.purpose, self._last.text, reply.prompt_ids, completions, ids, logprobs, seed)
+        )

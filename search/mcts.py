@@ -1,53 +1,81 @@
 """Monte Carlo tree search over turns: select, expand, simulate, back up; and the peer, concurrently.
 
-    repeat in waves until the rollouts are spent or the vote is settled:
+    repeat in waves until the rollouts or a budget are spent, or the vote is settled:
         select    an unexpanded slot uniformly at random, else argmax UCT
         expand    generate only that slot's children; merge siblings with equal key
         simulate  go on through random slots to a conclusion
-        back up   W += value, N += 1 along the path
+        back up   W += value, N += 1  along the path
+
+With `expansion: node` all slots of a node are expanded at once and its unvisited children come first, at random, as in
+the reference code.
 
 Source: rStar, arXiv 2408.06195; what differs is in search.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from clinical_data.vocabulary import normalise
 from search.actions import ActionKind, depth_of, legal_kinds
-from search.desk import GENERATOR, PEER, Desk, Part, Running
+from search.budgets import Budget
+from search.desk import GENERATOR, PEER, Desk, Part, Running, together
 from search.peer import verify
 from search.problem import Models, SearchProblem
 from search.seeds import derive_random
 from search.selection import choose_child, choose_slot, class_masses, final_rule, mass
 from search.settings import SearchSettings
-from search.trajectory import Candidate, Conclusion, SearchResult, Turn, Verification
+from search.trajectory import Candidate, Conclusion, SearchResult, Status, Turn, Verification
 from search.tree import Node, Slot, Tree
 from search.turns import TurnMaker
-from search.value import value_source
+from search.value import Judge, value_source
+from search.world_model import evaluated, imagine
 
 EARLIEST_STOP = 4  # rollouts
+NO_PEER = "this strategy asks no second model"
+OnRollout = Callable[[int], None] | None
 
 
 @dataclass(slots=True)
 class Search:
-    """One search in progress.
+    """One tree in progress.
 
     Attributes:
         maker: makes the generator's turns; its seed derives from run seed, case, step and occurrence, and all
             other seeds derive from that one.
         desk: where models are asked.
+        judge: values conclusions where `settings.value` is `ground_truth`.
+        peer: a peer checks every conclusion as it is reached.
+        imagines: requests are answered by the world model instead of the chart.
+        committed: turns that the search starts from; the tree begins with them, one node below the other.
+        label: stands before the paths that seeds derive from, so that a tree that starts deeper draws anew.
         checks: terminal node -> the peer's check of it.
     """
 
     maker: TurnMaker
     desk: Desk
+    judge: Judge | None = None
+    peer: bool = True
+    imagines: bool = False
+    committed: tuple[Turn, ...] = ()
+    label: str = ""
     tree: Tree = field(default_factory=Tree)
     checks: dict[int, Running[Verification]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tree.add(Node(0, None, None, "", self.slots(()), ""))
+        self.tree.add(Node(0, None, None, "", self.slots(()), self.label))
+        for at, turn in enumerate(self.committed, start=1):
+            above = self.start
+            above.slots = [Slot(turn.action.kind, [at])]
+            path = f"{above.path}/{turn.action.kind.value}0"
+            self.tree.add(Node(at, at - 1, turn, turn_key(turn, None), self.slots(self.committed[:at]), path))
+
+    @property
+    def start(self) -> Node:
+        """The node after the committed turns."""
+        return self.tree.nodes[min(len(self.committed), len(self.tree.nodes) - 1)]
 
     def slots(self, turns: tuple[Turn, ...]) -> list[Slot]:
         """Returns the slots after some turns: legal kinds, within depth and requests; FINISH alone at the limit."""
@@ -69,41 +97,63 @@ class Search:
         node.virtual += 1
         while node.conclusion is None:
             random = derive_random(self.maker.seed, "select", node.path, node.visits + node.virtual)
-            slot = choose_slot(node, random)
-            if slot is not None:
-                children = yield from self.expand(node, slot)
-                node = self.tree.nodes[random.choice(children)]
-            else:
-                child = choose_child(self.tree, node, self.maker.settings.exploration)
-                if child is None:  # every slot here is being expanded by another rollout of this wave
-                    yield []
-                    continue
-                node = child
+            child = yield from self.descend(node, random)
+            if child is None:  # every slot here is being expanded by another rollout of this wave
+                yield []
+                continue
+            node = child
             node.virtual += 1
         return node
+
+    def descend(self, node: Node, random: Random) -> Part[Node | None]:
+        """Goes one turn down: through an unexpanded slot where there is one, else by UCT; None where it must wait."""
+        slot = choose_slot(node, random)
+        if self.maker.settings.expansion == "node":
+            if slot is not None:
+                yield from together([self.expand(node, s) for s in node.slots])
+            fresh = [c for c in self.tree.children(node) if c.visits + c.virtual == 0]
+            if fresh:
+                return random.choice(fresh)
+        elif slot is not None:
+            children = yield from self.expand(node, slot)
+            return self.tree.nodes[random.choice(children)]
+        return choose_child(self.tree, node, self.maker.settings.exploration)
 
     def expand(self, node: Node, slot: Slot) -> Part[list[int]]:
         """Generates the children of one slot and merges those with equal key."""
         slot.in_flight = True
         turns = self.tree.turns_to(node)
-        made = yield from self.maker.make(slot.kind, self.maker.spot(turns, f"{node.path}/{slot.kind.value}"))
-        by_key: dict[str, Node] = {}
-        for turn, conclusion in made:
-            key = turn_key(turn, conclusion)
-            if key in by_key:
-                by_key[key].duplicates += 1
-                continue
-            path = f"{node.path}/{slot.kind.value}{len(by_key)}"
-            slots = self.slots((*turns, turn))
-            by_key[key] = self.tree.add(Node(len(self.tree.nodes), node.node_id, turn, key, slots, path, conclusion))
-        slot.children = [n.node_id for n in by_key.values()]
+        spot = self.maker.spot(turns, f"{node.path}/{slot.kind.value}")
+        if slot.kind is ActionKind.REQUEST and self.imagines:
+            made: list[tuple[Turn, Conclusion | None]] = [(t, None) for t in (yield from imagine(self.maker, spot))]
+        else:
+            made = yield from self.maker.make(slot.kind, spot)
+        groups = self._merged(made)
+        kept = yield from evaluated(self.maker, spot, [group[0][0] for group in groups])
+        slot.children = []
+        for turn, group in zip(kept, groups, strict=True):
+            conclusion = group[0][1]
+            path = f"{node.path}/{slot.kind.value}{len(slot.children)}"
+            slots, key = self.slots((*turns, turn)), turn_key(turn, conclusion)
+            child = self.tree.add(Node(len(self.tree.nodes), node.node_id, turn, key, slots, path, conclusion))
+            child.duplicates = len(group) - 1
+            slot.children.append(child.node_id)
         slot.in_flight = False
         return slot.children
+
+    def _merged(self, made: Sequence[tuple[Turn, Conclusion | None]]) -> list[list[tuple[Turn, Conclusion | None]]]:
+        """Returns the turns in groups of equal key, in order; each alone where siblings are never merged."""
+        if self.maker.settings.merge == "never":
+            return [[one] for one in made]
+        groups: dict[str, list[tuple[Turn, Conclusion | None]]] = {}
+        for turn, conclusion in made:
+            groups.setdefault(turn_key(turn, conclusion), []).append((turn, conclusion))
+        return list(groups.values())
 
     def back_up(self, leaf: Node) -> None:
         """Adds the value of a rollout's conclusion along its path and takes back the virtual loss."""
         if leaf.terminal_value is None:
-            value = value_source(self.maker.settings.value)
+            value = value_source(self.maker.settings.value, self.judge)
             leaf.terminal_value = value(self.tree.trajectory(leaf), self.maker.settings)
         leaf.terminal_visits += 1
         self.tree.rollouts.append(leaf.node_id)
@@ -127,6 +177,7 @@ class Search:
                 multiplicity=n.terminal_visits,
                 value=n.terminal_value or 0.0,
                 verification=self._verification(n),
+                path_values=tuple(above.mean for above in self.tree.path_to(n)[1:]),
             )
             for n in self.tree.terminals()
             if n.terminal_visits
@@ -137,18 +188,44 @@ class Search:
         return running.result if running is not None and running.done else Verification(None)
 
     def settled(self) -> bool:
-        """Says whether the rollouts left can change neither the winning class nor that it is far enough ahead.
+        """Says whether the rollouts left can change nothing that counts.
 
-        Each can add at most 1 (value 1, agreement 1) to another class. Only once every peer check is in.
+        Where the tree gives the answer: neither the winning class nor that it is far enough ahead. Each rollout can
+        add at most 1 (value 1, agreement 1) to another class. Only once every peer check is in. Where requests are
+        imagined: the turn to commit.
         """
+        settings = self.maker.settings
         done = self.tree.root.visits
-        if done < EARLIEST_STOP or not all(c.done for c in self.checks.values()):
+        left = settings.rollouts - done
+        if settings.stop == "never" or done < EARLIEST_STOP or done <= left:
+            return False  # no lead exceeds the rollouts done
+        if not all(c.done for c in self.checks.values()):
             return False
-        candidates, left = self.candidates(), self.maker.settings.rollouts - done
-        masses = sorted(class_masses(candidates, verified_only=True).values(), reverse=True)
+        if self.imagines:
+            return self._commit_settled(left)
+        if settings.selection != "verified":
+            return False  # the bound below is that of class scores
+        candidates = self.candidates()
+        masses = sorted(class_masses(candidates, verified_only=self.peer).values(), reverse=True)
         lead = masses[0] - (masses[1] if len(masses) > 1 else 0.0) if masses else 0.0
         most = sum(mass(c, verified_only=False) for c in candidates) + left
-        return lead > left and (lead - left) / most >= self.maker.settings.abstain_below
+        return lead > left and (lead - left) / most >= settings.abstain_below
+
+    def _commit_settled(self, left: int) -> bool:
+        """Says whether the best child stays the most visited; never of FINISH, whose tree gives the answer."""
+        ranked = sorted(self.tree.children(self.start), key=preference, reverse=True)
+        if not ranked or ranked[0].conclusion is not None:
+            return False
+        return ranked[0].visits - (ranked[1].visits if len(ranked) > 1 else 0) > left
+
+    def best(self) -> Node:
+        """Returns the best child of the start: most visits, then mean value, then the earliest."""
+        return max(self.tree.children(self.start), key=preference)
+
+
+def preference(node: Node) -> tuple[int, float, int]:
+    """Returns the order in which turns are committed: visits, mean value, age."""
+    return node.visits, node.mean, -node.node_id
 
 
 def turn_key(turn: Turn, conclusion: Conclusion | None) -> str:
@@ -163,38 +240,70 @@ def rstar(
     models: Models,
     settings: SearchSettings,
     seed: int,
-    on_rollout: Callable[[int], None] | None = None,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
+    *,
+    peer: bool = True,
 ) -> SearchResult:
     """Searches with MCTS, verifies with the peer, and returns the best answer that both reach.
 
+    Every branch reads the chart (hindsight); `search.prospective` is the other way.
+
     Args:
+        problem, models, settings: as `search.strategies.run_search`.
         seed: seed of the run.
         on_rollout: called with the number of rollouts done, after each wave.
+        judge: values conclusions where `settings.value` is `ground_truth`.
+        peer: ask the peer; without it the vote over all trajectories decides.
     """
     maker = TurnMaker.begin(problem, settings, seed)
-    search = Search(maker, Desk(models))
-    search.desk.run(maker.prepare((GENERATOR,) if models.peer_is_generator else (GENERATOR, PEER)))
-    while search.tree.root.visits < settings.rollouts and not search.settled():
-        left = settings.rollouts - search.tree.root.visits
-        wave = [search.desk.start(search.rollout()) for _ in range(min(settings.wave, left))]
+    search = Search(maker, Desk(models), judge, peer)
+    budget = Budget(settings)
+    search.desk.run(maker.prepare(roles(models, peer=peer)))
+    reason = grow(search, budget, on_rollout)
+    search.desk.finish()
+    return conclude(search, reason)
+
+
+def roles(models: Models, *, peer: bool) -> tuple[str, ...]:
+    """Returns the roles whose answers without a case are asked for."""
+    return (GENERATOR, PEER) if peer and not models.peer_is_generator else (GENERATOR,)
+
+
+def grow(search: Search, budget: Budget, on_rollout: OnRollout = None) -> str:
+    """Runs rollouts in waves until they or a budget are spent, or the tree is settled.
+
+    At least one wave is run, however small the budget. Peer checks that have begun by then are finished later.
+
+    Returns:
+        Which budget ended it, in words; empty for none.
+    """
+    settings, root = search.maker.settings, search.tree.root
+    spent = ""
+    while root.visits < settings.rollouts and not spent and not search.settled():
+        wave_size = min(max(settings.wave, 1), settings.rollouts - root.visits)
+        wave = [search.desk.start(search.rollout()) for _ in range(wave_size)]
         search.desk.round()  # at least one, so that peer checks go on while rollouts revisit known conclusions
         while not all(r.done for r in wave):
             search.desk.round()
         for running in wave:
             search.back_up(running.result)
-        for running in wave:
-            search.check(running.result)
+        if search.peer:
+            for running in wave:
+                search.check(running.result)
         if on_rollout is not None:
-            on_rollout(search.tree.root.visits)
-    search.desk.finish()
-    return conclude(search)
+            on_rollout(root.visits)
+        if budget.limited:
+            spent = budget.spent(search.desk.tokens, (n.turn for n in search.tree.nodes if n.turn is not None))
+    return f"{spent} after {root.visits} rollouts" if spent else ""
 
 
-def conclude(search: Search) -> SearchResult:
-    """Returns the result of a finished search."""
+def conclude(search: Search, reason: str = "") -> SearchResult:
+    """Returns the result of a finished search; `reason` says why it ended early."""
     candidates = search.candidates()
     settings = search.maker.settings
     verdict = final_rule(settings.selection)(candidates, search.maker.problem.vocabulary, settings.abstain_below)
+    why = NO_PEER if verdict.status is Status.UNVERIFIED and not search.checks else verdict.reason
     return SearchResult(
         status=verdict.status,
         conclusion=verdict.conclusion,
@@ -206,5 +315,5 @@ def conclude(search: Search) -> SearchResult:
         rollouts=search.tree.root.visits,
         tokens=search.desk.tokens,
         calls=search.desk.calls,
-        reason=verdict.reason,
+        reason="; ".join(r for r in (why, reason) if r),
     )

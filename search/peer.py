@@ -5,15 +5,16 @@ Source: rStar, arXiv 2408.06195, section 3.3 (mutual reasoning consistency); cut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from clinical_data.vocabulary import Vocabulary
 from search import answers, prompts
 from search.actions import ActionKind
-from search.desk import PEER, Part
+from search.desk import PEER, Part, samples_of, together
 from search.models.language_model import Segment
-from search.trajectory import Trajectory, Turn, Verification
-from search.turns import TurnMaker, samples_of
+from search.trajectory import Conclusion, Trajectory, Turn, Verification
+from search.turns import TurnMaker
 
 LOWEST, HIGHEST = 0.2, 0.8  # share of the turns that a prefix keeps
 
@@ -24,14 +25,19 @@ def boundaries(trajectory: Trajectory) -> list[int]:
     return [k for k in range(1, turns) if LOWEST <= k / turns <= HIGHEST]
 
 
+def answer_keys(conclusion: Conclusion) -> tuple[str, ...]:
+    """Returns the keys of an answer: one, or those of the chosen items of a set; none without an answer."""
+    return conclusion.chosen or (() if conclusion.answer_key is None else (conclusion.answer_key,))
+
+
 def cuts(trajectory: Trajectory, most: int, vocabulary: Vocabulary) -> tuple[int, ...]:
     """Returns where to cut: boundaries before the model's own words name the answer, or else (redacted) all.
 
     At most `most`, evenly spread.
     """
     inside = boundaries(trajectory)
-    key = str(trajectory.conclusion.answer_key)
-    clean = [k for k in inside if not any(names_answer(t, key, vocabulary) for t in trajectory.turns[:k])]
+    keys = answer_keys(trajectory.conclusion)
+    clean = [k for k in inside if not any(names_answer(t, keys, vocabulary) for t in trajectory.turns[:k])]
     chosen = clean or inside
     if len(chosen) <= most:
         return tuple(chosen)
@@ -41,44 +47,51 @@ def cuts(trajectory: Trajectory, most: int, vocabulary: Vocabulary) -> tuple[int
     return tuple(chosen[round(i * step)] for i in range(most))
 
 
-def names_answer(turn: Turn, code: str, vocabulary: Vocabulary) -> bool:
-    """Says whether the model's own words of a turn name an answer; what the chart revealed does not count."""
+def names_answer(turn: Turn, keys: Sequence[str], vocabulary: Vocabulary) -> bool:
+    """Says whether the model's own words of a turn name one of some answers; what the chart revealed does not count."""
     own = turn.action.kind is not ActionKind.REQUEST
-    return own and any(answers.mentions(s.text, code, vocabulary) for s in turn.segments)
+    return own and any(answers.mentions(s.text, key, vocabulary) for s in turn.segments for key in keys)
 
 
-def redacted(turn: Turn, code: str, vocabulary: Vocabulary) -> Turn:
-    """Returns the turn with the answer's names blanked out of the model's own words."""
-    if not names_answer(turn, code, vocabulary):
+def redacted(turn: Turn, keys: Sequence[str], vocabulary: Vocabulary) -> Turn:
+    """Returns the turn with the names of some answers blanked out of the model's own words."""
+    if not names_answer(turn, keys, vocabulary):
         return turn
-    segments = tuple(Segment(answers.redact(s.text, code, vocabulary)) for s in turn.segments)
-    return replace(turn, text=answers.redact(turn.text, code, vocabulary), segments=segments)
+
+    def blank(text: str) -> str:
+        for key in keys:
+            text = answers.redact(text, key, vocabulary)
+        return text
+
+    return replace(turn, text=blank(turn.text), segments=tuple(Segment(blank(s.text)) for s in turn.segments))
 
 
 def verify(trajectory: Trajectory, label: str, generator: TurnMaker) -> Part[Verification]:
-    """Lets the peer complete each prefix to a conclusion; agreement is the share that reaches the same answer.
+    """Lets the peer complete each prefix to a conclusion of its own.
 
-    A trajectory without an answer, or too short to cut, cannot be verified: its agreement is None.
+    Agreement is the mean over the completions of 1 for the same answer and 0 for another or none; for sets of their
+    Jaccard index. A trajectory without an answer, or too short to cut, cannot be verified: its agreement is None.
 
     Args:
         trajectory: a concluded trajectory.
         label: its path in the tree; the peer's seeds derive from it.
         generator: the maker of the search's own turns.
     """
-    key = trajectory.conclusion.answer_key
-    vocabulary = generator.problem.vocabulary
+    concluded, vocabulary = trajectory.conclusion, generator.problem.vocabulary
+    keys = answer_keys(concluded)
     at = cuts(trajectory, generator.settings.peer_cuts, vocabulary)
-    if key is None or not at:
+    if not keys or not at:
         return Verification(None)
     maker = replace(generator, role=PEER)
     cue = Segment(prompts.PEER_CUE)
-    prefixes = [tuple(redacted(t, key, vocabulary) for t in trajectory.turns[:k]) for k in at]
+    prefixes = [tuple(redacted(t, keys, vocabulary) for t in trajectory.turns[:k]) for k in at]
     spots = [maker.spot(turns, f"{label}|cut{k}") for k, turns in zip(at, prefixes, strict=True)]
     drawn = yield [maker.ask("think", (*spot.prompt, cue), spot.label) for spot in spots]
     done = [
         replace(spot, prompt=(*spot.prompt, cue, Segment(sample.text, sample.token_ids)))
         for spot, sample in zip(spots, samples_of(drawn), strict=True)
     ]
-    votes = yield [maker.vote_ask(spot) for spot in done]
-    reached = tuple(maker.concluded(spot, reply).answer_key for spot, reply in zip(done, votes, strict=True))
-    return Verification(sum(a == key for a in reached) / len(reached), at, reached)
+    outcomes = yield from together([maker.vote(spot) for spot in done])
+    reached = [outcome.conclusion for outcome in outcomes]
+    agreement = sum(answers.agreement(concluded, own) for own in reached) / len(reached)
+    return Verification(agreement, at, tuple(own.answer_key for own in reached))

@@ -34,6 +34,8 @@ NO_CASE = "Patient: not described."
 REPLY_CUE = "\nReply:"
 REASK_CUE = "\nReply, thinking again:"
 PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
+RESULT_CUE = "\nResult:"
+EVALUATION_CUE = "\nWas this last step useful for the answer? Reply Yes or No:"
 UNANSWERED = {
     AnswerState.PENDING: "taken, result pending",
     AnswerState.NOT_DONE_BY_NOW: "nothing recorded by now",
@@ -69,7 +71,7 @@ def extend(prompt: Prompt, turns: tuple[Turn, ...]) -> Prompt:
 
 def request_segments(display: str, answer: Answer) -> Prompt:
     """Returns what a REQUEST adds to a prompt: the item and the chart's answer."""
-    return (Segment(CUES[ActionKind.REQUEST]), Segment(f" {display}"), Segment(f"\nResult: {answer_text(answer)}"))
+    return (Segment(CUES[ActionKind.REQUEST]), Segment(f" {display}"), Segment(f"{RESULT_CUE} {answer_text(answer)}"))
 
 
 def answer_cue(problem: SearchProblem) -> Segment:

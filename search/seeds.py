@@ -8,7 +8,7 @@ import random
 
 def derive_seed(*parts: object) -> int:
     """Returns a 63-bit seed from the parts; equal parts give equal seeds in any process."""
-    text = "\x1f".join(str(p) for p in parts)
+    text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

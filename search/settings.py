@@ -5,6 +5,7 @@ docs/search.md says where each choice comes from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,7 +33,7 @@ class SearchSettings:
         max_requests: requests on a path.
         exploration: c of UCT.
         think, ask, request: children per slot of that kind.
-        votes: draws of one FINISH where the vote is not exact.
+        votes: most draws of one FINISH where the vote is not exact.
         ask_votes: draws of one ASK answer.
         imagine: draws of one imagined result, whose agreement is the state confidence of RAP.
         temperature, top_p: sampling.
@@ -46,7 +47,7 @@ class SearchSettings:
             price of what was requested, wall time (which does not repeat); 0 means none.
         calibration: `contextual` divides each answer's likelihood by its likelihood without a case, `none` does not.
         vote: `exact` (likelihood of every answer), `drawn` (samples that can only name an answer), or `free` (free
-            text, matched by names afterwards).
+            text, matched by names afterwards). A set of answers is drawn in any case, see `search.votes`.
         vote_stop: a drawn vote ends when it is `settled`, or `never` before all draws are in.
         expansion: `slot` generates the children of one slot when it is first taken, `node` those of all slots at once.
         merge: siblings of `equal` key become one node, or `never`.
@@ -118,7 +119,7 @@ class SearchSettings:
 def _check_type(name: str, value: Any, default: Any) -> None:
     wanted = {int: "a whole number", float: "a number", str: "a word"}[type(default)]
     fits = isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
-    if not fits or isinstance(value, bool):
+    if not fits or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
         raise UsageError(f"{name} must be {wanted}")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from clinical_data.chart import Answer
 from search.actions import Action, ActionKind
 from search.models.language_model import Segment
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """One possible answer with its share.
+class Hypothesis(NamedTuple):
+    """One possible answer with its share: a named tuple, since every vote makes one for each answer there is.
 
     Attributes:
         key: canonical key by which answers compare.
@@ -33,18 +33,40 @@ class Conclusion:
     """What a trajectory or a search concludes.
 
     Attributes:
-        ranked: hypotheses, most probable first; probabilities sum to at most 1.
-        answer_key: key of the first hypothesis; None when nothing could be parsed.
+        ranked: hypotheses, most probable first. Probabilities of one answer sum to at most 1; those of a set are
+            marginals, each in [0, 1].
+        answer_key: key of the first hypothesis, or that of the chosen set; None when nothing could be parsed.
         supporting: ids of the findings revealed on the way.
+        chosen: keys of the items of a set, in the order of `ranked`; empty where one answer is asked for.
+        draws: samples drawn for this vote; 0 when it was exact.
+        unparseable: draws among them that named no answer.
     """
 
     ranked: tuple[Hypothesis, ...]
     answer_key: str | None
     supporting: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+    draws: int = 0
+    unparseable: int = 0
 
     def probability_of(self, key: str) -> float:
         """Returns the probability of a key, 0 when it is not ranked."""
         return next((h.probability for h in self.ranked if h.key == key), 0.0)
+
+    @property
+    def share(self) -> float:
+        """Share of the vote for the answer, of a set the mean marginal of its items; 0 without an answer."""
+        if self.answer_key is None:
+            return 0.0
+        keys = self.chosen or (self.answer_key,)
+        return sum(self.probability_of(key) for key in keys) / len(keys)
+
+    @property
+    def words(self) -> str:
+        """The answer in words, items of a set separated by semicolons; empty without an answer."""
+        if self.answer_key is None:
+            return ""
+        return "; ".join(h.display for h in self.ranked[: len(self.chosen) or 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +75,15 @@ class Turn:
 
     Attributes:
         action: what was done.
-        text: what the model wrote (thought, question and answer, answer words); empty for REQUEST.
+        text: what the model wrote (thought, question and answer, answer words, imagined result), or the item asked for.
         segments: prompt segments this turn adds, cue included, exactly as later prompts hold them.
         answer: the chart's answer to a REQUEST, else None.
         imagined: the answer was made up by a world model and is no finding.
         logprob: ln likelihood of what the model wrote.
         tokens: number of tokens it wrote.
+        confidence: share of its draws that say the same as the one kept (state confidence of RAP); 1 where there is
+            one draw, or where the chart answered.
+        evaluation: the model's own share of "Yes" to whether this turn was useful; None when it was not asked.
     """
 
     action: Action
@@ -68,6 +93,8 @@ class Turn:
     imagined: bool = False
     logprob: float = 0.0
     tokens: int = 0
+    confidence: float = 1.0
+    evaluation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,8 @@ class Verification:
     """A peer's word on one distinct trajectory.
 
     Attributes:
-        agreement: share of the peer's completions with the same answer key; None when it could not be cut.
+        agreement: share of the peer's completions with the same answer key, of sets the mean Jaccard index; None
+            when it could not be cut.
         cuts: number of turns kept for each completion.
         answers: the peer's answer key for each cut.
     """
@@ -109,7 +137,7 @@ class Verification:
 
     @property
     def verified(self) -> bool:
-        """At least half of the peer's completions agree. Source: search.md, "Peer verification"."""
+        """The agreement is at least a half. Source: search.md, "Peer verification"."""
         return self.agreement is not None and self.agreement >= 0.5
 
 
@@ -121,6 +149,7 @@ class Candidate:
         node: id of its terminal node in the tree.
         multiplicity: rollouts that ended there.
         value: its value, in [0, 1].
+        path_values: mean value Q of each node from the root's child to the terminal one; empty without a tree.
     """
 
     node: int
@@ -128,6 +157,7 @@ class Candidate:
     multiplicity: int
     value: float
     verification: Verification
+    path_values: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -151,7 +181,8 @@ class ModelCall:
 
     Attributes:
         role: `generator`, `peer` or `world_model`.
-        purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`, `prior` (the vote without a case).
+        purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`, `prior` (the vote without a case), `imagine`,
+            `evaluate`.
         text: the prompt, verbatim.
         prompt_ids: its token ids.
         completions: sampled text, or the choices scored.
@@ -186,6 +217,7 @@ class SearchResult:
         tokens: logical token counts.
         calls: every call to a model, in canonical order.
         reason: why it abstained or stopped early, in words; empty otherwise.
+        imagined_requests: distinct requests that a world model answered; free, and no findings.
     """
 
     status: Status
@@ -199,3 +231,4 @@ class SearchResult:
     tokens: Tokens = field(default_factory=Tokens)
     calls: list[ModelCall] = field(default_factory=list)
     reason: str = ""
+    imagined_requests: int = 0

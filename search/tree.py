@@ -93,7 +93,11 @@ class Tree:
 
     def turns_to(self, node: Node) -> tuple[Turn, ...]:
         """Returns the turns from the root to a node."""
-        return tuple(n.turn for n in self.path_to(node) if n.turn is not None)
+        turns = []
+        while node.turn is not None and node.parent is not None:
+            turns.append(node.turn)
+            node = self.nodes[node.parent]
+        return tuple(turns[::-1])
 
     def kinds_to(self, node: Node) -> tuple[ActionKind, ...]:
         """Returns the kinds of the turns from the root to a node."""
@@ -124,11 +128,16 @@ class Tree:
         "probability", "terminal_visits", "terminal_value", "duplicates", "open": [kinds not expanded]}],
         "rollouts": [terminal node of each rollout, in order]}`
         """
-        return {"nodes": [self._node_json(n) for n in self.nodes], "rollouts": self.rollouts}
+        depths: list[int] = []  # a parent comes before its children
+        for node in self.nodes:
+            own = int(node.turn is not None and node.turn.action.kind is not ActionKind.REQUEST)
+            depths.append(own if node.parent is None else depths[node.parent] + own)
+        nodes = [self._node_json(n, depth) for n, depth in zip(self.nodes, depths, strict=True)]
+        return {"nodes": nodes, "rollouts": self.rollouts}
 
-    def _node_json(self, node: Node) -> dict[str, object]:
+    def _node_json(self, node: Node, depth: int) -> dict[str, object]:
         turn, conclusion = node.turn, node.conclusion
-        top = conclusion.ranked[0] if conclusion and conclusion.ranked else None
+        imagined = {"imagined": True} if turn and turn.imagined else {}
         return {
             "id": node.node_id,
             "parent": node.parent,
@@ -136,14 +145,15 @@ class Tree:
             "item": turn.action.item_id if turn else "",
             "state": turn.answer.state.value if turn and turn.answer else "",
             "text": turn.text if turn else "",
-            "depth": self.depth(node),
+            "depth": depth,
             "visits": node.visits,
             "value_sum": node.value_sum,
             "terminal_visits": node.terminal_visits,
             "terminal_value": node.terminal_value,
             "answer_key": conclusion.answer_key if conclusion else None,
-            "answer": top.display if top else "",
-            "probability": top.probability if top else None,
+            "answer": conclusion.words if conclusion else "",
+            "probability": conclusion.share if conclusion and conclusion.ranked else None,
             "duplicates": node.duplicates,
             "open": [s.kind.value for s in node.slots if s.children is None],
+            **imagined,
         }

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from clinical_data.catalogue import CatalogueItem
 from clinical_data.chart import AnswerState
 from clinical_data.vocabulary import normalise
-from search import answers, prompts
+from search import answers, prompts, votes
 from search.actions import Action, ActionKind
-from search.desk import GENERATOR, Ask, Part, Reply
+from search.desk import GENERATOR, Ask, Part, samples_of, scores_of
 from search.models.language_model import (
     ChoiceScores,
     GenerateRequest,
@@ -38,6 +38,15 @@ class Spot:
     turns: tuple[Turn, ...]
     prompt: Prompt
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An item that a REQUEST asks for, with ln likelihood and number of tokens of its name."""
+
+    item: CatalogueItem
+    logprob: float
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,8 @@ class TurnMaker:
         return cls(problem, settings, prompts.opening(problem), own_seed)
 
     def prepare(self, roles: Sequence[str]) -> Part[None]:
-        """Asks each role for the likelihood of the answers without a case, unless calibration is off."""
-        if self.settings.calibration == "none":
+        """Asks each role for the likelihood of the answers without a case, where votes are exact and calibrated."""
+        if self.settings.calibration == "none" or not votes.is_exact(self.problem, self.settings):
             return
         prompt = prompts.without_case(self.opening, prompts.answer_cue(self.problem))
         request = ScoreRequest(prompt, answers.choices(self.problem.vocabulary))
@@ -120,40 +129,47 @@ class TurnMaker:
         """Samples sub-questions, and for each a reply by majority (ASK)."""
         cue, reply_cue = Segment(prompts.CUES[ActionKind.ASK]), Segment(prompts.REPLY_CUE)
         drawn = yield [self.ask("ask", (*spot.prompt, cue), spot.label, "ask", i) for i in range(self.settings.ask)]
-        questions = _distinct(samples_of(drawn))
+        written = samples_of(drawn)
+        questions = _distinct(written) if self.settings.merge == "equal" else written
         stems = [(cue, Segment(q.text, q.token_ids), reply_cue) for q in questions]
         replies = yield from self._replies(spot, stems, "ask-reply")
         return [
-            replace(_written(ActionKind.ASK, stem, reply), text=f"{q.text.strip()} {reply.text.strip()}")
-            for q, stem, reply in zip(questions, stems, replies, strict=True)
+            replace(_voted(ActionKind.ASK, stem, drawn), text=f"{q.text.strip()} {majority(drawn).text.strip()}")
+            for q, stem, drawn in zip(questions, stems, replies, strict=True)
         ]
 
     def reask(self, spot: Spot) -> Part[list[Turn]]:
         """Answers the last sub-question again (REASK)."""
         cue = Segment(prompts.REASK_CUE)
-        (reply,) = yield from self._replies(spot, [(cue,)], "reask")
-        return [_written(ActionKind.REASK, (cue,), reply)]
+        (drawn,) = yield from self._replies(spot, [(cue,)], "reask")
+        return [_voted(ActionKind.REASK, (cue,), drawn)]
 
-    def _replies(self, spot: Spot, stems: Sequence[tuple[Segment, ...]], purpose: str) -> Part[list[Generation]]:
-        """Draws `ask_votes` replies after each stem and returns the majority of each."""
-        votes = self.settings.ask_votes
+    def _replies(self, spot: Spot, stems: Sequence[tuple[Segment, ...]], purpose: str) -> Part[list[list[Generation]]]:
+        """Draws `ask_votes` replies after each stem."""
+        draws = self.settings.ask_votes
         drawn = yield [
             self.ask(purpose, (*spot.prompt, *stem), spot.label, purpose, i, vote)
             for i, stem in enumerate(stems)
-            for vote in range(votes)
+            for vote in range(draws)
         ]
         texts = samples_of(drawn)
-        return [majority(texts[i * votes : (i + 1) * votes]) for i in range(len(stems))]
+        return [texts[i * draws : (i + 1) * draws] for i in range(len(stems))]
 
     def request(self, spot: Spot) -> Part[list[Turn]]:
-        """Chooses distinct items by their likelihood and opens the chart for each (REQUEST)."""
+        """Chooses distinct items and opens the chart for each (REQUEST)."""
+        wanted = yield from self.choose_items(spot)
+        return [self.opened(w.item, w.logprob, w.tokens) for w in wanted]
+
+    def choose_items(self, spot: Spot) -> Part[list[Wanted]]:
+        """Draws distinct items by their likelihood, without replacement."""
         items = self.items_left(spot.turns)
         scores = yield from self.score_items(spot, items)
         noise = derive_random(self.seed, self.role, spot.label, "request")
         temperature = max(self.settings.temperature, 1e-6)
         logits = [p / temperature + gumbel(noise.random()) for p in scores.mean_logprobs]
         order = sorted(range(len(items)), key=lambda i: (-logits[i], items[i].item_id))
-        return [self.opened(items[i], scores.logprobs[i]) for i in order[: self.settings.request]]
+        chosen = order[: self.settings.request]
+        return [Wanted(items[i], scores.logprobs[i], len(scores.choice_ids[i])) for i in chosen]
 
     def score_items(self, spot: Spot, items: Sequence[CatalogueItem]) -> Part[ChoiceScores]:
         """Returns the likelihood of each item after the request cue."""
@@ -162,55 +178,44 @@ class TurnMaker:
         (reply,) = yield [Ask(self.role, "request", ScoreRequest(prompt, choices))]
         return scores_of(reply)
 
-    def opened(self, item: CatalogueItem, logprob: float = 0.0) -> Turn:
-        """Returns the turn that opens the chart for an item."""
+    def opened(self, item: CatalogueItem, logprob: float = 0.0, tokens: int = 0) -> Turn:
+        """Returns the turn that opens the chart for an item; `logprob` and `tokens` are those of its name."""
         answer = self.problem.chart.request(item)
         action = Action(ActionKind.REQUEST, item.item_id)
-        return Turn(action, item.display, prompts.request_segments(item.display, answer), answer, logprob=logprob)
+        segments = prompts.request_segments(item.display, answer)
+        return Turn(action, item.display, segments, answer, logprob=logprob, tokens=tokens)
 
-    def vote_ask(self, spot: Spot) -> Ask:
-        """Returns the ask for the likelihood of every answer of the vocabulary."""
-        prompt = (*spot.prompt, prompts.answer_cue(self.problem))
-        return Ask(self.role, "vote", ScoreRequest(prompt, answers.choices(self.problem.vocabulary)))
-
-    def concluded(self, spot: Spot, reply: Reply) -> Conclusion:
-        """Returns the conclusion of a vote."""
-        prior = self.priors.get(self.role, self.priors.get(GENERATOR))
-        return answers.exact_vote(scores_of(reply), self.problem.vocabulary, supporting(spot.turns), prior)
+    def vote(self, spot: Spot) -> Part[votes.Outcome]:
+        """Holds the vote on the answer after some turns."""
+        poll = votes.Poll(
+            self.problem,
+            self.settings,
+            self.role,
+            (*spot.prompt, prompts.answer_cue(self.problem)),
+            derive_seed(self.seed, self.role, spot.label, "vote"),
+            self.priors.get(self.role, self.priors.get(GENERATOR)),
+            supporting(spot.turns),
+        )
+        return votes.hold(poll)
 
     def finish(self, spot: Spot) -> Part[tuple[Turn, Conclusion]]:
-        """Concludes by the exact vote over the vocabulary (FINISH)."""
-        (reply,) = yield [self.vote_ask(spot)]
-        conclusion = self.concluded(spot, reply)
-        words = conclusion.ranked[0].display if conclusion.ranked else ""
+        """Concludes by a vote (FINISH)."""
+        outcome = yield from self.vote(spot)
+        words = outcome.conclusion.words
         segments = (prompts.answer_cue(self.problem), Segment(f" {words}"))
-        logprob = _logprob_of(scores_of(reply), self.problem, conclusion)
-        return Turn(Action(ActionKind.FINISH), words, segments, logprob=logprob), conclusion
-
-
-def samples_of(replies: Sequence[Reply]) -> list[Generation]:
-    """Returns replies that must be samples."""
-    if not all(isinstance(r, Generation) for r in replies):
-        raise TypeError("a sample was asked for")
-    return [r for r in replies if isinstance(r, Generation)]
-
-
-def scores_of(reply: Reply) -> ChoiceScores:
-    """Returns a reply that must be scores."""
-    if not isinstance(reply, ChoiceScores):
-        raise TypeError("likelihoods were asked for")
-    return reply
-
-
-def _logprob_of(scores: ChoiceScores, problem: SearchProblem, conclusion: Conclusion) -> float:
-    codes = [e.code for e in problem.vocabulary.entries]
-    return scores.logprobs[codes.index(conclusion.answer_key)] if conclusion.answer_key in codes else 0.0
+        turn = Turn(Action(ActionKind.FINISH), words, segments, logprob=outcome.logprob, tokens=outcome.tokens)
+        return turn, outcome.conclusion
 
 
 def _written(kind: ActionKind, stem: tuple[Segment, ...], sample: Generation) -> Turn:
     segments = (*stem, Segment(sample.text, sample.token_ids))
     text = sample.text.strip()
     return Turn(Action(kind), text, segments, logprob=sample.logprob, tokens=len(sample.token_ids))
+
+
+def _voted(kind: ActionKind, stem: tuple[Segment, ...], drawn: Sequence[Generation]) -> Turn:
+    """Returns the turn of the majority among replies, with its share of them."""
+    return replace(_written(kind, stem, majority(drawn)), confidence=agreement(drawn))
 
 
 def _distinct(samples: Sequence[Generation]) -> list[Generation]:
@@ -230,6 +235,14 @@ def majority(samples: Sequence[Generation]) -> Generation:
         return counts[normalise(sample.text)], mean if math.isfinite(mean) else -math.inf, -at
 
     return samples[max(range(len(samples)), key=merit)]
+
+
+def agreement(samples: Sequence[Generation]) -> float:
+    """Returns the share of samples that say the same as their majority.
+
+    Source: RAP, arXiv 2305.14992, section 3.2, "Confidence of the state".
+    """
+    return max(Counter(normalise(s.text) for s in samples).values()) / len(samples)
 
 
 def supporting(turns: Sequence[Turn]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ The recorded labels are read only here, and only after a step's conclusion is fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -15,18 +16,29 @@ from typing import Any, Self
 from sqlalchemy import Engine
 
 from clinical_data.case import Case
+from clinical_data.errors import UsageError
+from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from evaluation import recording
+from evaluation.judging import judge_of
 from evaluation.matching import match, truth_rows
 from evaluation.record import RunRecord
+from evaluation.store.generations import GenerationStore
 from evaluation.store.run_store import Run, RunStore
+from search.answers import set_key
+from search.generation_cache import CacheChanges, CachedModel, GenerationCache
+from search.models.language_model import LanguageModel
 from search.models.registry import load_model
 from search.problem import Models
+from search.value import GROUND_TRUTH, Judge
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, compile_pathway, open_checkpoints, run_case
 from workflow.state import StepConclusion, no_answer
 from workflow.step import StepOutcome, clock_of
+
+WITHOUT_COST = ("random:", "scripted:")  # model SPECs that no cache could make cheaper
+SERVED = "openai:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class CaseWorker:
         run: the run, begun already.
         retry_failed: take steps again that failed.
         on_rollout: told (rollouts done in the step at work, token positions computed so far).
+        cache: answer from stored generations, and store new ones.
 
     Raises:
         UsageError, ModelError: a model that is unknown or does not load.
@@ -66,6 +79,7 @@ class CaseWorker:
         *,
         retry_failed: bool = False,
         on_rollout: Callable[[int, int], None] | None = None,
+        cache: bool = True,
     ) -> None:
         self._run = run
         self._prepared: PreparedRun = prepare(run.config)
@@ -74,7 +88,7 @@ class CaseWorker:
         self._store = RunStore(engine)
         self._done = done_steps(self._store, run, retry_failed)
         self._replace = retry_failed
-        self._models = load_models(self._prepared)
+        self._models = load_models(self._prepared, GenerationStore(engine) if cache else None)
         self._on_rollout = on_rollout
         self._stack = ExitStack()
         saver = self._stack.enter_context(open_checkpoints(engine.url))
@@ -95,6 +109,7 @@ class CaseWorker:
             StorageError: database or checkpoint file failed; the step at work leaves nothing behind.
         """
         before = self._work()
+        self._cache_changes()  # of a step that ended in an error of the store: they are not to be kept
         case = self._cases.get(case_id)
         outcomes: list[StepOutcome] = []
 
@@ -113,6 +128,7 @@ class CaseWorker:
             recall=partial(self._recall, case_id),
             keep=keep,
             on_rollout=self._tell if self._on_rollout else None,
+            judges=self._judges(case),
         )
         run_case(self._graph, context, self._run.run_id)
         now = self._work()
@@ -123,6 +139,26 @@ class CaseWorker:
             {name: now[name] - before[name] for name in now},
         )
 
+    def _judges(self, case: Case) -> dict[str, Judge]:
+        """Returns step -> judge where steps are valued by recorded labels; none for a step without a label.
+
+        Raises:
+            UsageError: the run is not one of train cases alone.
+        """
+        plans = [p for p in self._prepared.plans.values() if p.settings.value == GROUND_TRUTH]
+        if not plans:
+            return {}
+        if self._prepared.split != TRAIN:
+            raise UsageError(f"value {GROUND_TRUTH} is for cases of split {TRAIN} alone")
+        truth = self._truth.truth(case.case_id)
+        found = {}
+        for plan in plans:
+            vocabulary = plan.vocabularies.get(case.source)
+            judge = None if vocabulary is None else judge_of(truth.get(plan.step.truth), vocabulary)
+            if judge is not None:
+                found[plan.step.name] = judge
+        return found
+
     def _keep(self, case: Case, outcome: StepOutcome) -> None:
         """Records, scores and stores an outcome whose conclusion is final, in one transaction."""
         record = self._record(case, outcome)
@@ -130,8 +166,23 @@ class CaseWorker:
         truth = self._truth.truth(case.case_id).get(step.truth)
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
-        calls = [] if outcome.result is None else outcome.result.calls
-        self._store.put(self._run.run_id, record, truth_rows(truth), marks, calls, replace=self._replace)
+        result, changes = outcome.result, self._cache_changes()
+        self._store.put(
+            self._run.run_id,
+            record,
+            truth_rows(truth),
+            marks,
+            calls=result.calls if result is not None else [],
+            changes=changes if result is not None else [],  # a failed step leaves no generations
+            replace=self._replace,
+        )
+
+    def _cache_changes(self) -> list[CacheChanges]:
+        """Takes from the models what is to be committed with the record of a step."""
+        return [m.take() for m in self._distinct_models() if isinstance(m, CachedModel)]
+
+    def _distinct_models(self) -> list[LanguageModel]:
+        return list(dict.fromkeys((self._models.generator, self._models.peer)))
 
     def _record(self, case: Case, outcome: StepOutcome) -> RunRecord:
         plan, prepared = outcome.plan, self._prepared
@@ -144,11 +195,11 @@ class CaseWorker:
             "seed": prepared.seed,
             "models": self._models,
             "hashes": {"pathway": prepared.pathway_sha256, "catalogue": plan.catalogue.sha256},
-            "chart_access": prepared.chart_access,
         }
         if outcome.problem is not None and outcome.result is not None:
+            repeatable = all(getattr(m, "repeatable", True) for m in self._distinct_models())
             return recording.make_record(
-                **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=True
+                **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
             )
         where: dict[str, Any] = {
             "step": plan.step.name,
@@ -164,12 +215,12 @@ class CaseWorker:
         return recording.not_applicable(**how, **where)
 
     def _work(self) -> dict[str, int]:
-        models = {id(m): m for m in (self._models.generator, self._models.peer)}
-        total: dict[str, int] = {}
-        for model in models.values():
-            for name, value in asdict(model.work).items():
-                total[name] = total.get(name, 0) + value
-        return total
+        total: Counter[str] = Counter()
+        for model in self._distinct_models():
+            total.update(asdict(model.work))
+            if isinstance(model, CachedModel):
+                total.update(cache_hits=model.hits, cache_misses=model.misses)
+        return dict(total)
 
     def _tell(self, rollouts: int) -> None:
         if self._on_rollout is not None:
@@ -180,15 +231,15 @@ class CaseWorker:
         status = self._done.get((case_id, step, occurrence))
         if status is None:
             return None
-        ranked = self._store.record(self._run.run_id, case_id, step, occurrence).record.ranked
-        if not ranked:
+        record = self._store.record(self._run.run_id, case_id, step, occurrence).record
+        answer = record.ranked[: len(record.chosen) or 1]
+        if not answer:
             return no_answer(status)
-        first = ranked[0]
         return {
             "status": status,
-            "answer_key": first.code,
-            "display": first.display,
-            "probability": first.probability,
+            "answer_key": set_key(a.code for a in answer),
+            "display": "; ".join(a.display for a in answer),
+            "probability": sum(a.probability for a in answer) / len(answer),
         }
 
 
@@ -198,13 +249,24 @@ def done_steps(store: RunStore, run: Run, retry_failed: bool) -> dict[tuple[str,
     return {key: status for key, status in done.items() if not (retry_failed and status == "failed")}
 
 
-def load_models(prepared: PreparedRun) -> Models:
+def load_models(prepared: PreparedRun, cache: GenerationCache | None = None) -> Models:
     """Loads the models of a run; a peer that is not named is the generator itself.
+
+    Args:
+        prepared: the run.
+        cache: stored generations, for models whose answers cost something.
 
     Raises:
         UsageError: the SPEC names no kind of model.
         ModelError: the model cannot be loaded.
     """
-    generator = load_model(prepared.generator)
+    generator = _load(prepared.generator, prepared, cache)
     same = prepared.peer is None or prepared.peer == prepared.generator
-    return Models(generator, generator if same else load_model(str(prepared.peer)))
+    return Models(generator, generator if same else _load(str(prepared.peer), prepared, cache))
+
+
+def _load(spec: str, prepared: PreparedRun, cache: GenerationCache | None) -> LanguageModel:
+    model = load_model(spec, allowed_hosts=prepared.allowed_hosts, **prepared.models)
+    if cache is None or spec.startswith(WITHOUT_COST):
+        return model
+    return CachedModel(model, cache, in_context=not spec.startswith(SERVED))

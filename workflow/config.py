@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,20 +13,18 @@ from typing import Any
 from clinical_data.catalogue import load_catalogue
 from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
-from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS
+from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS, TRAIN
+from search.models.registry import check_options
 from search.prompts import TEMPLATE_HASH
-from search.settings import SearchSettings
-from search.strategies import STRATEGIES, check_strategy
+from search.settings import SearchSettings, preset
+from search.strategies import STRATEGIES, check_strategy, settings_of
+from search.value import GROUND_TRUTH
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
 from workflow.step import StepPlan, plan_step
 
-FORMAT = 1
-_LATER = {
-    "strategy": ("rap", "best-of-n"),
-    "chart_access": ("prospective",),
-    "predecessors": ("recorded",),
-    "value": ("rap", "ground_truth"),
-}
+FORMAT = 2
+_LATER = {"predecessors": ("recorded",)}
+_LISTS = ("steps", "allowed_hosts")
 SCORERS = ("icd", "group")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
 
@@ -40,8 +38,12 @@ class ReplayOptions:
         steps: steps to take; empty means all.
         split, limit: which cases; None means all.
         split_scheme: what the split was drawn by, `patient` or `hospital`.
+        value, chart_access: search settings with an option of their own; None means as `settings` say.
+        preset: search settings that a paper used; `settings` and the options above come on top.
         generator, peer: model SPECs; peer None means the generator's weights under other seeds.
-        settings: search settings that differ from their defaults.
+        allowed_hosts: hosts besides this machine that a served model may be on; only a configuration file names them.
+        settings: search settings that differ from the preset's.
+        models: options of the back-ends (`search.models.registry.OPTIONS`) that differ from their defaults.
     """
 
     pathway: str = "inpatient"
@@ -50,13 +52,16 @@ class ReplayOptions:
     split_scheme: str = PATIENT_SCHEME
     limit: int | None = None
     strategy: str = "rstar"
-    value: str = "self_consistency"
-    chart_access: str = "hindsight"
+    value: str | None = None
+    chart_access: str | None = None
+    preset: str = "default"
     predecessors: str = "none"
     seed: int = 0
     generator: str = "embedded"
     peer: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class PreparedRun:
     Attributes:
         plans: steps to take, by name, in the order of the pathway.
         peer: model SPEC; None when the generator's weights serve.
+        allowed_hosts, models: where models may be, and their options.
     """
 
     pathway: Pathway
@@ -75,11 +81,12 @@ class PreparedRun:
     split_scheme: str
     limit: int | None
     strategy: str
-    chart_access: str
     predecessors: str
     seed: int
     generator: str
     peer: str | None
+    allowed_hosts: tuple[str, ...]
+    models: dict[str, Any]
 
 
 def make_config(options: ReplayOptions) -> dict[str, Any]:
@@ -90,11 +97,12 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
         BadInputError: a pathway file that is not valid.
     """
     _check(options)
-    settings = SearchSettings().with_options(**{**options.settings, "value": options.value})
-    check_strategy(options.strategy, settings)
+    check_options(options.models)
+    settings = search_settings(options)
+    check_search(options, settings)
     loaded = load_pathway(options.pathway)
     for step in loaded.pathway.steps:
-        check_strategy(options.strategy, settings.with_options(**step.search))
+        check_search(options, settings.with_options(**step.search))
     steps = [loaded.pathway.step(name).name for name in options.steps] or [s.name for s in loaded.pathway.steps]
     config: dict[str, Any] = {
         "format": FORMAT,
@@ -110,13 +118,42 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
         "limit": options.limit,
         "strategy": options.strategy,
         "settings": asdict(settings),
-        "chart_access": options.chart_access,
+        "chart_access": settings.chart_access,
         "predecessors": options.predecessors,
         "seed": options.seed,
         "generator": options.generator,
         "peer": options.peer,
+        "allowed_hosts": list(options.allowed_hosts),
+        "models": dict(sorted(options.models.items())),
     }
     return {**config, "hashes": _hashes(loaded.pathway)}
+
+
+def search_settings(options: ReplayOptions) -> SearchSettings:
+    """Returns the search settings of a run: those of the preset, under the options given, as its strategy takes them.
+
+    Raises:
+        UsageError: no such preset or setting, a value out of range, or another value source than the strategy's own.
+    """
+    named = {"value": options.value, "chart_access": options.chart_access}
+    given = {**options.settings, **{name: word for name, word in named.items() if word is not None}}
+    settings = SearchSettings().with_options(**{**preset(options.preset), **given})
+    taken = settings_of(options.strategy, settings)
+    if "value" in given and taken.value != settings.value:
+        raise UsageError(f"--strategy {options.strategy} values by {taken.value}, not by {settings.value}")
+    return taken
+
+
+def check_search(options: ReplayOptions, settings: SearchSettings) -> None:
+    """Raises UsageError for a strategy and settings that do not exist, exclude each other, or would leak labels."""
+    check_strategy(options.strategy, settings)
+    if settings_of(options.strategy, settings) != settings:
+        raise UsageError(f"a step of this pathway values by {settings.value}; --strategy {options.strategy} does not")
+    if settings.value == GROUND_TRUTH and options.split != TRAIN:
+        raise UsageError(
+            f"--value {GROUND_TRUTH} steers the search by recorded labels and needs --split {TRAIN}",
+            hint="it is for making training data; judge a system with another value source",
+        )
 
 
 def prepare(config: Mapping[str, Any]) -> PreparedRun:
@@ -144,11 +181,12 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         split_scheme=config["split_scheme"],
         limit=config["limit"],
         strategy=config["strategy"],
-        chart_access=config["chart_access"],
         predecessors=config["predecessors"],
         seed=config["seed"],
         generator=config["generator"],
         peer=config["peer"],
+        allowed_hosts=tuple(config["allowed_hosts"]),
+        models=config["models"],
     )
 
 
@@ -164,7 +202,8 @@ def versions() -> dict[str, str]:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Returns the options in a TOML file: keys as the options of `replay` (`-` or `_`), search settings under [search].
+    """Returns the options in a TOML file: keys as the options of `replay` (`-` or `_`), search settings under [search],
+    options of the models under [models].
 
     Raises:
         BadInputError: missing, not TOML, or an unknown key.
@@ -175,25 +214,35 @@ def read_options(path: Path) -> dict[str, Any]:
         raise BadInputError(f"cannot be read ({error.strerror})", file=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"invalid TOML: {error}", file=path) from error
-    settings = data.pop("search", {})
-    if not isinstance(settings, dict):
-        raise BadInputError("must be a table", file=path, field="search")
-    try:
-        SearchSettings().with_options(**settings)
-    except UsageError as error:
-        raise BadInputError(error.message, file=path, field="search", hint=error.hint) from error
+    settings = _table(data, "search", path, lambda options: SearchSettings().with_options(**options))
+    models = _table(data, "models", path, check_options)
     values = {key.replace("-", "_"): value for key, value in data.items()}
-    known = {f.name for f in fields(ReplayOptions)} - {"settings"}
+    known = {f.name for f in fields(ReplayOptions)} - {"settings", "models"}
     if unknown := sorted(set(values) - known):
         raise BadInputError("unknown option", file=path, field=unknown[0], hint=f"known: {', '.join(sorted(known))}")
-    if isinstance(steps := values.get("steps"), list | str):
-        values["steps"] = tuple(steps.split(",") if isinstance(steps, str) else steps)
+    for name in _LISTS:
+        if isinstance(listed := values.get(name), list | str):
+            values[name] = tuple(listed.split(",") if isinstance(listed, str) else listed)
     for name, value in values.items():
-        wanted: Any = int if name in ("limit", "seed") else tuple if name == "steps" else str
+        wanted: Any = int if name in ("limit", "seed") else tuple if name in _LISTS else str
         if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "a whole number", tuple: "a list of step names", str: "a word"}[wanted]
+            words = {int: "a whole number", tuple: "a list of words", str: "a word"}[wanted]
             raise BadInputError(f"must be {words}", file=path, field=name)
-    return {**values, "settings": settings}
+        if isinstance(value, tuple) and not all(isinstance(v, str) for v in value):
+            raise BadInputError("must be a list of words", file=path, field=name)
+    return {**values, "settings": settings, "models": models}
+
+
+def _table(data: dict[str, Any], name: str, path: Path, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Takes a table out of a configuration file and checks it."""
+    table = data.pop(name, {})
+    if not isinstance(table, dict):
+        raise BadInputError("must be a table", file=path, field=name)
+    try:
+        check(table)
+    except UsageError as error:
+        raise BadInputError(error.message, file=path, field=name, hint=error.hint) from error
+    return table
 
 
 def _check(options: ReplayOptions) -> None:
@@ -203,7 +252,6 @@ def _check(options: ReplayOptions) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} is not available yet")
     known = {
         "strategy": STRATEGIES,
-        "chart_access": ("hindsight",),
         "predecessors": ("predicted", "none"),
         "split": (None, *SPLITS),
         "split_scheme": SCHEMES,

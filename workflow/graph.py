@@ -11,9 +11,9 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from clinical_data.case import Case
 from clinical_data.errors import StorageError
 from clinical_data.store.engine import storage_errors
 from search.problem import Models
+from search.value import Judge
 from workflow import pathway as pathways
 from workflow.pathway import Edge, Pathway
 from workflow.state import CaseState, StepConclusion, new_state
@@ -48,6 +49,7 @@ class CaseContext:
         recall: returns the stored conclusion of a step that is done, else None.
         keep: stores an outcome (record, score and calls, in one transaction).
         on_rollout: told the number of rollouts done in the step at work.
+        judges: step name -> says how right a conclusion is, where the run is valued by recorded labels.
     """
 
     case: Case
@@ -59,6 +61,7 @@ class CaseContext:
     recall: Callable[[str, int], StepConclusion | None]
     keep: Callable[[StepOutcome], None]
     on_rollout: Callable[[int], None] | None = None
+    judges: Mapping[str, Judge] = field(default_factory=dict)
 
 
 def compile_pathway(pathway: Pathway, checkpointer: BaseCheckpointSaver[str] | None = None) -> Graph:
@@ -142,6 +145,7 @@ def _node(name: str, pathway: Pathway) -> _Node:
                 seed=context.seed,
                 earlier=_earlier(state, pathway) if context.predecessors == "predicted" else (),
                 on_rollout=context.on_rollout,
+                judge=context.judges.get(name),
             )
             context.keep(outcome)
             conclusion = outcome.conclusion

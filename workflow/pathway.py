@@ -41,10 +41,18 @@ class Clock(_Part):
 
 
 class AnswerForm(_Part):
-    """The form of the answer: one entry of a closed vocabulary, named per source."""
+    """The form of the answer.
 
-    form: Literal["closed"]
+    Attributes:
+        form: `closed`: one entry of a vocabulary; `set`: several of them; `free`: one answer in the model's own words,
+            which are matched to the vocabulary afterwards. Prompts list the vocabulary in any case.
+        vocabulary: its name, per source.
+        most: most answers of a set.
+    """
+
+    form: Literal["closed", "set", "free"]
     vocabulary: dict[str, str]
+    most: int | None = Field(default=None, ge=1)
 
 
 class Step(_Part):
@@ -263,6 +271,11 @@ def _step_troubles(step: Step, catalogue: Catalogue) -> list[tuple[tuple[str | i
         for k, name in enumerate(wanted if isinstance(wanted, tuple) else ()):
             if name not in known:
                 found.append(((place, k), f"no catalogue item {name!r}{_suggest(name, known)}"))
+    if (step.answer.form == "set") != (step.answer.most is not None):
+        at = "form" if step.answer.most is None else "most"
+        found.append((("answer", at), "`most` is the most answers of a set: a set needs it, no other form has it"))
+    if step.answer.form == "free" and step.search.get("vote", "free") != "free":
+        found.append((("search", "vote"), "a step with a free answer has the vote `free`"))
     for source, name in step.answer.vocabulary.items():
         try:
             load_vocabulary(name)

@@ -60,7 +60,13 @@ class Summary:
 
 
 def replay(
-    url: str, name: str, options: ReplayOptions, *, workers: int = 1, listener: Listener | None = None
+    url: str,
+    name: str,
+    options: ReplayOptions,
+    *,
+    workers: int = 1,
+    listener: Listener | None = None,
+    cache: bool = True,
 ) -> Summary:
     """Replays cases along a pathway. An existing run of identical configuration is resumed.
 
@@ -70,6 +76,7 @@ def replay(
         options: everything that decides results.
         workers: processes to spread the cases over.
         listener: hears how it goes.
+        cache: answer from stored generations, and store new ones; changes no record.
 
     Raises:
         UsageError: bad options, no case to replay, or the name belongs to a run of another configuration.
@@ -86,7 +93,7 @@ def replay(
         store = RunStore(engine)
         fresh = name not in {r.name for r in store.runs()}
         run = store.begin(name, prepared.pathway.name, config, versions())
-        job = Job(url, name, retry_failed=False)
+        job = Job(url, name, retry_failed=False, cache=cache)
         try:
             return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
         except UsageError:
@@ -96,12 +103,18 @@ def replay(
 
 
 def resume(
-    url: str, name: str, *, retry_failed: bool = False, workers: int = 1, listener: Listener | None = None
+    url: str,
+    name: str,
+    *,
+    retry_failed: bool = False,
+    workers: int = 1,
+    listener: Listener | None = None,
+    cache: bool = True,
 ) -> Summary:
     """Goes on with a run as it was configured; steps that are done are not done again.
 
     Args:
-        url, name, workers, listener: as `replay`.
+        url, name, workers, listener, cache: as `replay`.
         retry_failed: take steps again that failed.
 
     Raises:
@@ -114,7 +127,7 @@ def resume(
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
         case_ids = _case_ids(engine, prepared)
-        job = Job(url, name, retry_failed)
+        job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
 
 

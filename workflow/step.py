@@ -17,6 +17,7 @@ from search.problem import Models, SearchProblem
 from search.settings import SearchSettings
 from search.strategies import run_search
 from search.trajectory import SearchResult
+from search.value import GROUND_TRUTH, Judge
 from workflow.pathway import Step
 from workflow.state import StepConclusion, no_answer
 
@@ -31,7 +32,7 @@ class StepPlan:
         opening: items answered in the prompt.
         items: items that may be requested; those of the opening are answered already and left out.
         vocabularies: source name -> closed list of answers.
-        settings: the run's settings with the step's own on top.
+        settings: the run's settings with the step's own on top; a free answer is voted on by free text.
     """
 
     step: Step
@@ -69,14 +70,14 @@ class StepOutcome:
         """The outcome as the graph's state holds it."""
         if self.result is None:
             return no_answer("failed" if self.failed else "not_applicable")
-        ranked = self.result.conclusion.ranked
-        if not ranked:
+        conclusion = self.result.conclusion
+        if conclusion.answer_key is None:
             return no_answer(self.result.status.value)
         return {
             "status": self.result.status.value,
-            "answer_key": self.result.conclusion.answer_key,
-            "display": ranked[0].display,
-            "probability": ranked[0].probability,
+            "answer_key": conclusion.answer_key,
+            "display": conclusion.words,
+            "probability": conclusion.share,
         }
 
 
@@ -95,7 +96,8 @@ def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> Ste
         if i.item_id not in step.opening and (wanted is None or i.item_id in wanted or i.group in wanted)
     )
     vocabularies = {source: load_vocabulary(name) for source, name in step.answer.vocabulary.items()}
-    return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**step.search))
+    vote = {"vote": "free"} if step.answer.form == "free" else {}
+    return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**{**step.search, **vote}))
 
 
 def clock_of(case: Case, step: Step) -> int | None:
@@ -136,6 +138,8 @@ def problem_of(case: Case, plan: StepPlan, clock: int, earlier: tuple[str, ...] 
         vocabulary=plan.vocabularies[case.source],
         clock_text=plan.step.clock[case.source].text,
         earlier=earlier,
+        form="set" if plan.step.answer.form == "set" else "one",
+        most=plan.step.answer.most or 1,
     )
 
 
@@ -148,8 +152,12 @@ def run_step(
     seed: int,
     earlier: tuple[str, ...] = (),
     on_rollout: Callable[[int], None] | None = None,
+    judge: Judge | None = None,
 ) -> StepOutcome:
     """Runs one step of one case.
+
+    `judge` says how right a conclusion is, in a run that is valued by recorded labels; where such a run has none for
+    the step, there is nothing to search by and the step is not applicable.
 
     A search that breaks gives a failed outcome, whose reason names the error, never a value of the record.
 
@@ -158,12 +166,14 @@ def run_step(
     """
     clock = clock_of(case, plan.step)
     reason = why_not(case, plan)
+    if not reason and plan.settings.value == GROUND_TRUTH and judge is None:
+        reason = "no recorded label to value answers by"
     if reason or clock is None:
         return StepOutcome(plan, None, None, reason)
     problem = problem_of(case, plan, clock, earlier)
     started = time.perf_counter()
     try:
-        result = run_search(strategy, problem, models, plan.settings, seed, on_rollout)
+        result = run_search(strategy, problem, models, plan.settings, seed, on_rollout, judge)
     except StorageError:
         raise
     except Exception as error:

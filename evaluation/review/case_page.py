@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from evaluation.record import CandidateRecord, RunRecord
 from evaluation.review import page_data as data
-from evaluation.review import tree_svg, words
+from evaluation.review import tree_page, tree_svg, tree_view, words
 from evaluation.store.run_store import StoredRecord
 
 
@@ -50,17 +51,19 @@ class CasePage:
     check_words: str
     tree: Markup
     tree_rows: tuple[TreeRow, ...]
+    command: str
     elsewhere: tuple[tuple[str, str, str], ...]
     truth: data.Truth | None
     summary: str
     facts: tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
-def build(stored: StoredRecord, *, blind: bool) -> CasePage:
+def build(stored: StoredRecord, run_name: str, *, blind: bool) -> CasePage:
     """Returns the page of a case-step.
 
     Args:
         stored: the record, its labels and its match marks.
+        run_name: name of its run.
         blind: leave out labels, marks and what was done after the clock.
     """
     record, trail, path = stored.record, data.Trail(), data.path_of(stored.record)
@@ -96,8 +99,9 @@ def build(stored: StoredRecord, *, blind: bool) -> CasePage:
         rejected=data.rejected(record, path, trail),
         checks=checks,
         check_words=_check_words(record, path, checks),
-        tree=tree_svg.draw(record.tree, record.winner, data.item_words(record)),
+        tree=tree_page.draw_tree(record),
         tree_rows=_tree_rows(record),
+        command=_command(record, run_name),
         elsewhere=_elsewhere(record),
         truth=None if blind else data.truth_of(stored),
         summary=_summary(record),
@@ -133,15 +137,24 @@ def _tree_rows(record: RunRecord) -> tuple[TreeRow, ...]:
     children: dict[int | None, list[int]] = {}
     for node_id, node in nodes.items():
         children.setdefault(node["parent"], []).append(node_id)
-    items, rows = data.item_words(record), []
+    items, notes, rows = data.item_words(record), tree_view.notes_of(record), []
     stack = [(i, 0) for i in reversed(children.get(None, []))]
     while stack:
         node_id, level = stack.pop()
         node = nodes[node_id]
         if node["visits"]:
-            rows.append(TreeRow(level, tree_svg.tooltip(node, items, node_id in best), node_id in best))
+            rows.append(
+                TreeRow(level, tree_svg.tooltip(node, items, node_id in best, notes.get(node_id, "")), node_id in best)
+            )
             stack.extend((i, level + 1) for i in reversed(children.get(node_id, [])))
     return tuple(rows)
+
+
+def _command(record: RunRecord, run_name: str) -> str:
+    """The command that writes the tree as a page of its own."""
+    words_of = ["wardstar", "tree", "--run", run_name, "--case", words.short(record.case_id, 120), "--step"]
+    command = shlex.join([*words_of, words.short(record.step, 80)])
+    return command + (f" --occurrence {record.occurrence}" if record.occurrence != 1 else "")
 
 
 def _elsewhere(record: RunRecord) -> tuple[tuple[str, str, str], ...]:

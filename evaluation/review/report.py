@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
 from evaluation.review import case_page, index_data, page_data
+from evaluation.review.rendering import asset, assets, environment
+from evaluation.review.tree_words import LEGEND
 from evaluation.scoring import score_run
 from evaluation.store.run_store import Run, RunStore, StoredRecord
 
@@ -87,49 +85,28 @@ def _pages(
         raise UsageError(
             "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
         )
-    environment = _environment()
+    templates = environment()
     steps = list(dict.fromkeys(s.record.step for s in records))
     ordered = sorted(records, key=lambda s: (s.record.case_id, steps.index(s.record.step), s.record.occurrence))
     index = index_data.build(run, ordered, score, blind=blind)
     shared = {"run_name": index.name, "blind": blind, "mark": Markup(_MARK)}
-    script = "" if blind else _asset("toggle.js")
-    yield "index.html", environment.get_template("index.html").render(page=index, **shared, **_assets(script))
-    template, assets = environment.get_template("case_step.html"), _assets("")
+    script = "" if blind else asset("toggle.js")
+    yield "index.html", templates.get_template("index.html").render(page=index, **shared, **assets(script))
+    template, plain = templates.get_template("case_step.html"), assets("")
     for position, stored in enumerate(ordered):
         html = template.render(
-            page=case_page.build(stored, blind=blind),
+            page=case_page.build(stored, index.name, blind=blind),
             previous=_link(ordered, position - 1),
             following=_link(ordered, position + 1),
+            legend=LEGEND,
             **shared,
-            **assets,
+            **plain,
         )
         yield f"cases/{page_data.page_name(stored.record)}", html
 
 
 def _link(ordered: Sequence[StoredRecord], position: int) -> str:
     return page_data.page_name(ordered[position].record) if 0 <= position < len(ordered) else ""
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("evaluation.review", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    return (files("evaluation.review") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _assets(script: str) -> dict[str, Markup]:
-    """Style, script and a content policy that lets a page load nothing and run only that script."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; " if script else ""
-    policy = f"default-src 'none'; {allowed}style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    return {"style": Markup(_asset("style.css")), "script": Markup(script), "policy": Markup(policy)}
 
 
 def _remove_stale(out: Path, pages: set[str]) -> None:

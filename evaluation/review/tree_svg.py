@@ -1,4 +1,4 @@
-"""The search tree as an inline SVG: root at the left, one column per turn, one row per leaf."""
+"""The search tree as an SVG: root at the left, one column per turn; shape by kind, size by visits, shade by value."""
 
 from __future__ import annotations
 
@@ -9,27 +9,47 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from evaluation.review.tree_layout import tidy
+from evaluation.review.tree_words import LABELS, TEXT
 from evaluation.review.words import KINDS, STATES, count, short
 
 MAX_DRAWN = 400
 """Most nodes drawn; of a larger tree only the visited ones and the winning path are."""
+SHADES = 5
+SMALLEST, GROWTH = 4.0, 7.0
+"""Radius of a node in SVG units: 4 to 11, its area growing with visits. The page's script uses the same figures."""
 
-_COLUMN = 118
-_ROW = 27
-_ROW_UNVISITED = 11
+_COLUMN = 122
+_ROW = {"leaf": 27.0, "inner": 44.0, "idle": 11.0}
 _MARGIN = 26
+_RIGHT = 150
 _LABEL = 19
-_LABELS = {"root": "start", "think": "thought", "ask": "sub-question", "reask": "second answer", "rephrase": "restated"}
+_HALO = 5
+_DOT = 2.5
+# Corners on a circle of radius 1, counted clockwise from the first angle; areas are made roughly equal by the factor.
+_SHAPES = {
+    "request": (4, 45, 1.2),
+    "finish": (4, 0, 1.3),
+    "ask": (3, -90, 1.45),
+    "reask": (3, 90, 1.45),
+    "rephrase": (6, 0, 1.12),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A node with its place in the drawing, in SVG units."""
+    """A node with its place in the drawing, in SVG units, and its shade (0 to 4; None when never visited)."""
 
     data: Mapping[str, Any]
     x: float
     y: float
     radius: float
+    shade: int | None
+
+    @property
+    def id(self) -> int:
+        """The node's id in the tree."""
+        return int(self.data["id"])
 
 
 def winning_path(nodes: Sequence[Mapping[str, Any]], winner: int | None) -> tuple[int, ...]:
@@ -43,34 +63,53 @@ def winning_path(nodes: Sequence[Mapping[str, Any]], winner: int | None) -> tupl
     return tuple(reversed(path))
 
 
-def draw(tree: Mapping[str, Any] | None, winner: int | None, items: Mapping[str, str]) -> Markup:
+def draw(
+    tree: Mapping[str, Any] | None,
+    winner: int | None,
+    items: Mapping[str, str],
+    notes: Mapping[int, str] | None = None,
+    *,
+    operable: bool = False,
+) -> Markup:
     """Returns the tree as an SVG element without outside references; empty when there is no tree.
 
     Args:
         tree: `search.tree.Tree.to_json`.
         winner: terminal node id of the winning trajectory.
         items: catalogue item id -> words.
+        notes: node id -> second line of its label.
+        operable: name every node for keyboard and screen reader, and give the page's script its figures.
     """
     nodes = list((tree or {}).get("nodes") or ())
     if not nodes:
         return Markup("")
+    notes = notes or {}
     path = winning_path(nodes, winner)
-    drawn = _drawn(nodes, set(path))
+    drawn = drawn_nodes(nodes, path)
     placed = _layout(drawn)
-    width = max(p.x for p in placed.values()) + 150
+    width = max(p.x for p in placed.values()) + _RIGHT
     height = max(p.y for p in placed.values()) + _MARGIN
+    size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
+    role = "tree" if operable else "img"
     parts = [
-        f'<svg class="tree" role="img" aria-labelledby="tree-title tree-desc" width="{_n(width)}" '
-        f'height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}">',
-        '<title id="tree-title">Search tree</title>',
+        f'<svg class="tree" role="{role}" aria-labelledby="tree-title" aria-describedby="tree-desc" {size}>',
+        f'<title id="tree-title">{escape(TEXT["title"])}</title>',
         f'<desc id="tree-desc">{escape(describe(nodes, path, items, len(drawn)))}</desc>',
     ]
     on_path = set(path)
     edges = [p for p in placed.values() if p.data["parent"] is not None]
     for best in (False, True):  # the winning path lies on top
-        parts += [_edge(placed[p.data["parent"]], p, best) for p in edges if (int(p.data["id"]) in on_path) is best]
-    parts += [_circle(p, int(p.data["id"]) in on_path, items) for p in placed.values()]
+        parts += [_edge(placed[int(p.data["parent"])], p, best) for p in edges if (p.id in on_path) is best]
+    for place in placed.values():
+        given = _figures(place) if operable else ""
+        parts.append(_node(place, place.id in on_path, items, notes.get(place.id, ""), given))
     return Markup("".join([*parts, "</svg>"]))
+
+
+def standalone(svg: Markup, style: str) -> str:
+    """Returns an SVG as a file of its own, with its style inside."""
+    head, rest = str(svg).removeprefix("<svg").split(">", 1)
+    return f'<svg xmlns="http://www.w3.org/2000/svg"{head}><style>{style}</style>{rest}\n'
 
 
 def describe(nodes: Sequence[Mapping[str, Any]], path: Sequence[int], items: Mapping[str, str], drawn: int) -> str:
@@ -82,100 +121,154 @@ def describe(nodes: Sequence[Mapping[str, Any]], path: Sequence[int], items: Map
         text += f", {drawn} drawn"
     if not path:
         return text + "; no winning path."
-    steps = [_label(by_id[i], items, 60) for i in path[1:]]
+    steps = [label_of(by_id[i], items, 60) for i in path[1:]]
     return f"{text}. The winning path: {', then '.join(steps) or 'the start alone'}."
 
 
-def _drawn(nodes: list[Mapping[str, Any]], path: set[int]) -> list[Mapping[str, Any]]:
+def drawn_nodes(nodes: Sequence[Mapping[str, Any]], path: Sequence[int]) -> Sequence[Mapping[str, Any]]:
+    """Returns the nodes that are drawn: all, or of a large tree the visited ones and the winning path."""
     if len(nodes) <= MAX_DRAWN:
         return nodes
     return [n for n in nodes if n["visits"] or n["parent"] is None or int(n["id"]) in path]
 
 
+def value_range(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Returns the lowest and highest value of a conclusion, between which every mean value lies; (0, 1) without any."""
+    ended = [float(n["terminal_value"]) for n in nodes if n.get("terminal_value") is not None]
+    values = ended or [mean_of(n) for n in nodes if n["visits"]]
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def mean_of(node: Mapping[str, Any]) -> float:
+    """Returns Q = W/N of a node, 0 when unvisited."""
+    return float(node["value_sum"]) / int(node["visits"]) if node["visits"] else 0.0
+
+
+def label_of(node: Mapping[str, Any], items: Mapping[str, str], limit: int) -> str:
+    """Returns the short name of a node: what was asked for, the answer, or the kind of turn."""
+    kind = str(node["kind"])
+    if kind == "request":
+        return short(items.get(str(node["item"]), str(node["item"]).replace("_", " ")), limit)
+    if kind == "finish":
+        return short(str(node.get("answer") or TEXT["no_readable"]), limit)
+    return LABELS.get(kind, short(kind, limit))
+
+
+def name_of(node: Mapping[str, Any], items: Mapping[str, str]) -> str:
+    """Returns what a node did in words: its kind, and what was asked for or answered."""
+    kind = str(node["kind"])
+    return (
+        f"{KINDS.get(kind, short(kind, 40))}{': ' + label_of(node, items, 80) if kind in ('request', 'finish') else ''}"
+    )
+
+
+def tooltip(node: Mapping[str, Any], items: Mapping[str, str], best: bool, note: str = "") -> str:
+    """Returns a node in words: what it did, what came of it, visits and mean value."""
+    kind = str(node["kind"])
+    lines = [name_of(node, items)]
+    if note:
+        lines.append(note)
+    elif kind == "request" and node.get("state"):
+        lines.append(STATES.get(str(node["state"]), str(node["state"])))
+    elif kind not in ("finish", "root") and node.get("text"):
+        lines.append(short(str(node["text"]), 240).rstrip(" .;"))
+    visits = int(node["visits"])
+    mean = f", mean value {mean_of(node):.2f}" if visits else ""
+    lines.append(f"visited {visits} times{mean}" if visits != 1 else f"visited once{mean}")
+    if best:
+        lines.append("on the winning path")
+    return short("; ".join(lines), 500)
+
+
 def _layout(nodes: Sequence[Mapping[str, Any]]) -> dict[int, Placed]:
-    """Places leaves row by row in the order of the tree, and each parent in the middle of its children."""
-    children: dict[int, list[int]] = {int(n["id"]): [] for n in nodes}
-    level: dict[int, int] = {}
-    for node in nodes:  # a parent's id is always less than its child's
-        parent = node["parent"]
-        if parent is not None:
-            children[int(parent)].append(int(node["id"]))
-        level[int(node["id"])] = 0 if parent is None else level[int(parent)] + 1
-    by_id = {int(n["id"]): n for n in nodes}
-    y: dict[int, float] = {}
-    cursor = float(_MARGIN)
-    stack = [int(n["id"]) for n in reversed(nodes) if n["parent"] is None]
-    while stack:
-        current = stack.pop()
-        stack.extend(reversed(children[current]))
-        if not children[current]:
-            row = _ROW if by_id[current]["visits"] else _ROW_UNVISITED
-            y[current] = cursor + row / 2
-            cursor += row
-    for node_id in sorted(by_id, reverse=True):
-        if children[node_id]:
-            y[node_id] = (y[children[node_id][0]] + y[children[node_id][-1]]) / 2
+    ids = [int(n["id"]) for n in nodes]
+    parents = {int(n["id"]): None if n["parent"] is None else int(n["parent"]) for n in nodes}
+    inner = {p for p in parents.values() if p is not None}
+    row = {int(n["id"]): "idle" if not n["visits"] else "inner" if int(n["id"]) in inner else "leaf" for n in nodes}
+    leaves = {i for i in ids if row[i] == "leaf"}
+    spots = tidy(parents, {i: _ROW[row[i]] for i in ids}, leaves)
+    low, high = value_range(nodes)
     most = max((int(n["visits"]) for n in nodes), default=0)
-    return {i: Placed(n, _MARGIN + level[i] * _COLUMN, y[i], _radius(int(n["visits"]), most)) for i, n in by_id.items()}
+    placed = {}
+    for node in nodes:
+        spot, visits = spots[int(node["id"])], int(node["visits"])
+        shade = _shade(mean_of(node), low, high) if visits else None
+        x, y = _MARGIN + spot.level * _COLUMN, round(spot.y + _MARGIN / 2, 1)
+        placed[int(node["id"])] = Placed(node, x, y, _radius(visits, most), shade)
+    return placed
 
 
 def _radius(visits: int, most: int) -> float:
-    """Area grows with visits: 4 to 11 units; an unvisited node is a dot."""
-    return 2.5 if visits <= 0 else 4 + 7 * math.sqrt(visits / max(most, 1))
+    return _DOT if visits <= 0 else SMALLEST + GROWTH * math.sqrt(visits / max(most, 1))
+
+
+def _shade(mean: float, low: float, high: float) -> int:
+    share = (mean - low) / (high - low) if high > low else 0.5
+    return min(SHADES - 1, max(0, int(share * SHADES)))
 
 
 def _edge(parent: Placed, child: Placed, best: bool) -> str:
     middle = (parent.x + child.x) / 2
     kind = "best" if best else "tried" if child.data["visits"] else "idle"
     return (
-        f'<path class="edge {kind}" d="M{_n(parent.x)},{_n(parent.y)} C{_n(middle)},{_n(parent.y)} '
-        f'{_n(middle)},{_n(child.y)} {_n(child.x)},{_n(child.y)}"/>'
+        f'<path class="edge {kind}" data-to="{child.id}" d="M{_n(parent.x)},{_n(parent.y)} C{_n(middle)},'
+        f'{_n(parent.y)} {_n(middle)},{_n(child.y)} {_n(child.x)},{_n(child.y)}"/>'
     )
 
 
-def _circle(place: Placed, best: bool, items: Mapping[str, str]) -> str:
+def _node(place: Placed, best: bool, items: Mapping[str, str], note: str, given: str) -> str:
     node = place.data
-    leaf = bool(node.get("answer_key")) or node["kind"] == "finish"
-    label = ""
-    if node["visits"]:
-        text = escape(_label(node, items, _LABEL))
-        at = (
-            f'x="{_n(place.x + place.radius + 5)}" y="{_n(place.y + 4)}"'
-            if leaf
-            else f'x="{_n(place.x)}" y="{_n(place.y - place.radius - 5)}" text-anchor="middle"'
-        )
-        label = f'<text class="{"best" if best else "other"}" {at}>{text}</text>'
-    kind = node["kind"] if node["kind"] in KINDS else "other"
-    state = " best" if best else "" if node["visits"] else " idle"
+    kind = str(node["kind"]) if node["kind"] in KINDS else "other"
+    leaf = kind == "finish" or bool(node.get("answer_key"))
+    shade = "idle" if place.shade is None else f"v{place.shade}"
+    label = _label(place, label_of(node, items, _LABEL), note, leaf, best) if node["visits"] else ""
     return (
-        f'<g class="node {kind}{state}"><title>{escape(tooltip(node, items, best))}</title>'
-        f'<circle cx="{_n(place.x)}" cy="{_n(place.y)}" r="{_n(place.radius)}"/>{label}</g>'
+        f'<g class="node {kind} {shade}{" best" if best else ""}"{given}>'
+        f"<title>{escape(tooltip(node, items, best, note))}</title>"
+        f'<circle class="halo" cx="{_n(place.x)}" cy="{_n(place.y)}" r="{_n(place.radius + _HALO)}"/>'
+        f'<path class="mark" d="{_mark(kind, place)}"/>{label}</g>'
     )
 
 
-def _label(node: Mapping[str, Any], items: Mapping[str, str], limit: int) -> str:
-    kind = str(node["kind"])
-    if kind == "request":
-        return short(items.get(str(node["item"]), str(node["item"]).replace("_", " ")), limit)
-    if kind == "finish":
-        return short(str(node.get("answer") or "no readable answer"), limit)
-    return _LABELS.get(kind, short(kind, limit))
+def _label(place: Placed, text: str, note: str, leaf: bool, best: bool) -> str:
+    name = "label best" if best else "label"
+    if leaf:
+        at, low = f'x="{_n(place.x + place.radius + 6)}"', 11.0
+        up = 0.0 if note else 4.0
+    else:
+        at, low = f'x="{_n(place.x)}" text-anchor="middle"', place.radius + 11
+        up = -place.radius - 6
+    lines = f'<text class="{name}" {at} y="{_n(place.y + up)}">{escape(text)}</text>'
+    if note:
+        lines += f'<text class="note" {at} y="{_n(place.y + low)}">{escape(short(note, 30))}</text>'
+    return lines
 
 
-def tooltip(node: Mapping[str, Any], items: Mapping[str, str], best: bool) -> str:
-    """Returns a node in words: what it did, what came of it, visits and mean value."""
-    kind = str(node["kind"])
-    lines = [f"{KINDS.get(kind, kind)}{': ' + _label(node, items, 80) if kind in ('request', 'finish') else ''}"]
-    if kind == "request" and node.get("state"):
-        lines.append(STATES.get(str(node["state"]), str(node["state"])))
-    elif kind not in ("finish", "root") and node.get("text"):
-        lines.append(short(str(node["text"]), 240).rstrip(" .;"))
-    visits = int(node["visits"])
-    mean = f", mean value {float(node['value_sum']) / visits:.2f}" if visits else ""
-    lines.append(f"visited {visits} times{mean}" if visits != 1 else f"visited once{mean}")
-    if best:
-        lines.append("on the winning path")
-    return short("; ".join(lines), 500)
+def _mark(kind: str, place: Placed) -> str:
+    """Returns the outline of a node: a polygon for some kinds, else a circle."""
+    if kind not in _SHAPES or place.shade is None:
+        r = round(place.radius, 1)  # or its double would not span the arc
+        half = f"a{_n(r)},{_n(r)} 0 1,0 "
+        return f"M{_n(place.x - r)},{_n(place.y)}{half}{_n(2 * r)},0{half}{_n(-2 * r)},0z"
+    corners, first, factor = _SHAPES[kind]
+    points = []
+    for corner in range(corners):
+        angle = math.radians(first + corner * 360 / corners)
+        r = place.radius * factor
+        points.append(f"{_n(place.x + r * math.cos(angle))},{_n(place.y + r * math.sin(angle))}")
+    return f"M{'L'.join(points)}z"
+
+
+def _figures(place: Placed) -> str:
+    """Returns the attributes by which the page's script knows a node; all are numbers."""
+    node = place.data
+    parent = "" if node["parent"] is None else int(node["parent"])
+    return (
+        f' id="turn-{place.id}" role="treeitem" tabindex="-1" data-id="{place.id}" data-parent="{parent}" '
+        f'data-x="{_n(place.x)}" data-y="{_n(place.y)}" data-r="{_n(place.radius)}" '
+        f'data-visits="{int(node["visits"])}" data-sum="{float(node["value_sum"])!r}" '
+        f'data-value="{float(node.get("terminal_value") or 0.0)!r}"'
+    )
 
 
 def _n(value: float) -> str:

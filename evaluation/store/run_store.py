@@ -17,7 +17,9 @@ from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.engine import reading, writing
 from evaluation.record import RECORD_VERSION, RunRecord
 from evaluation.store.calls import pack, unpack
+from evaluation.store.generations import put_changes
 from evaluation.store.tables import case_steps, runs
+from search.generation_cache import CacheChanges
 from search.trajectory import ModelCall
 
 logger = logging.getLogger(__name__)
@@ -136,6 +138,7 @@ class RunStore:
         calls: Sequence[ModelCall],
         *,
         replace: bool = False,
+        changes: Sequence[CacheChanges] = (),
     ) -> None:
         """Stores a case-step with everything that belongs to it, in one transaction.
 
@@ -146,6 +149,7 @@ class RunStore:
             match: marks of the first answer.
             calls: every call to a model, in canonical order.
             replace: put it in the place of one that is stored (a failed step taken again).
+            changes: generations to be kept for other runs, of each model.
 
         Raises:
             StorageError: the case-step is stored already and `replace` is not set.
@@ -170,6 +174,8 @@ class RunStore:
                 case_id, step, occurrence = key
                 own = {"run_id": run_id, "case_id": case_id, "step": step, "occurrence": occurrence, "created": _now()}
                 connection.execute(insert(case_steps).values({**own, **values}))
+            for changed in changes:
+                put_changes(connection, changed)
 
     def records(self, run_id: int) -> Iterator[StoredRecord]:
         """Yields the records of a run by case id, and within a case in the order in which its steps were stored.

@@ -1,4 +1,4 @@
-"""Tables of runs and of what each step of each case gave."""
+"""Tables of runs, of what each step of each case gave, and of generations."""
 
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, Table, Text
 
@@ -34,4 +34,13 @@ case_steps = Table(
     Column("match_json", Text),
     Column("calls", LargeBinary),
     Column("created", Text, nullable=False),
+)
+
+# What models answered, for all runs together: `key` and `value` as in `search/generation_cache.py`; `last_used`: a day.
+generations = Table(
+    "generations",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("last_used", Text, nullable=False),
 )

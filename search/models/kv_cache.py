@@ -36,6 +36,11 @@ class States:
         """T, the number of tokens."""
         return self.hidden.shape[0]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held, whatever part of it is in view."""
+        return self.kv.untyped_storage().nbytes() + self.hidden.untyped_storage().nbytes()
+
     def cut(self, start: int, stop: int) -> States:
         """Returns a copy of tokens [start, stop), which keeps no other memory alive."""
         return States(self.kv[:, :, :, start:stop].clone(), self.hidden[start:stop].clone())
@@ -72,6 +77,9 @@ class PrefixCache:
 
     Args:
         limit: most tokens kept. Those used since the last `tick` are never forgotten, even above the limit.
+
+    Attributes:
+        tokens: tokens kept now.
     """
 
     def __init__(self, limit: int) -> None:
@@ -118,6 +126,22 @@ class PrefixCache:
         """
         return {ids: self.path(ids) for ids in sorted(set(prefixes))}
 
+    def last_hidden(self, ids: Ids) -> Tensor:
+        """Returns the hidden state [hidden_size] of the last token of a kept sequence, and marks it as used.
+
+        Raises:
+            KeyError: some of the tokens are not kept.
+        """
+        node, inside = self._walk(ids)
+        if node.start + inside != len(ids) or node.states is None:
+            raise KeyError(f"only {node.start + inside} of {len(ids)} tokens are kept")
+        last: Tensor = node.states.hidden[inside - 1]
+        above: Node | None = node
+        while above is not None:
+            above.used = self._now
+            above = above.parent
+        return last
+
     def append(self, ids: Ids, states: States) -> None:
         """Adds the states of the last `states.length` tokens of `ids`; exactly the tokens before them must be kept."""
         node, inside = self._walk(ids)
@@ -130,14 +154,15 @@ class PrefixCache:
         node.children[new[0]] = Node(new, node.stop, states, node, self._now)
         self.tokens += len(new)
 
-    def trim(self) -> None:
-        """Forgets the leaves used longest ago until at most `limit` tokens are left."""
-        if self.tokens <= self.limit:
+    def trim(self, room: int = 0) -> None:
+        """Forgets the leaves used longest ago until `room` more tokens would stay within the limit."""
+        most = self.limit - room
+        if self.tokens <= most:
             return
         order = itertools.count()  # breaks ties: nodes themselves do not compare
         leaves = [(node.used, next(order), node) for node in self._nodes() if not node.children]
         heapq.heapify(leaves)
-        while self.tokens > self.limit and leaves:
+        while self.tokens > most and leaves:
             used, _, leaf = heapq.heappop(leaves)
             if used >= self._now or leaf.parent is None:
                 break
@@ -146,6 +171,11 @@ class PrefixCache:
             self.tokens -= len(leaf.ids)
             if not parent.children and parent is not self._root:
                 heapq.heappush(leaves, (parent.used, next(order), parent))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the states take."""
+        return sum(node.states.nbytes for node in self._nodes() if node.states is not None)
 
     def _walk(self, ids: Ids) -> tuple[Node, int]:
         """Follows `ids` as far as it goes; returns the last node and the number of its tokens that match."""

@@ -29,7 +29,7 @@ Prompt = tuple[Segment, ...]
 
 def prompt_text(prompt: Prompt) -> str:
     """Returns the text of a prompt, verbatim."""
-    return "".join(s.text for s in prompt)
+    return "".join([s.text for s in prompt])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class ChoiceScores:
     @property
     def mean_logprobs(self) -> tuple[float, ...]:
         """Length-normalised: each sum divided by its number of tokens."""
-        return tuple(p / max(len(ids), 1) for p, ids in zip(self.logprobs, self.choice_ids, strict=True))
+        return tuple([p / (len(ids) or 1) for p, ids in zip(self.logprobs, self.choice_ids, strict=True)])
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +38,24 @@ DTYPES = {
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
-def load_weights(spec: str, dtype: str, attention: str) -> tuple[Any, Any, ModelIdentity]:
+def load_weights(spec: str, dtype: str, attention: str, device: str = "auto") -> tuple[Any, Any, ModelIdentity]:
     """Loads a model for inference.
 
     Args:
         spec: `embedded`, a local folder, or `hf:ORG/NAME` (from the local hub cache, unless HF_HUB_OFFLINE=0).
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         attention: name of the attention implementation.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Returns:
         Model, tokenizer and identity.
 
     Raises:
-        UsageError: an unknown dtype.
+        UsageError: an unknown dtype, or a device that is not there.
         ModelError: the weights are missing or cannot be read.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = choose_dtype(dtype, device)
+    place = choose_device(device)
+    wanted = choose_dtype(dtype, place)
     folder, name, revision = _find(spec)
     transformers_logging.disable_progress_bar()
     try:
@@ -61,7 +63,7 @@ def load_weights(spec: str, dtype: str, attention: str) -> tuple[Any, Any, Model
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=wanted, attn_implementation=attention
         )
-        model = model.to(device).eval().requires_grad_(False)
+        model = model.to(place).eval().requires_grad_(False)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"cannot load {spec}: {error}") from error
     identity = ModelIdentity(
@@ -70,9 +72,33 @@ def load_weights(spec: str, dtype: str, attention: str) -> tuple[Any, Any, Model
         revision=revision,
         dtype=str(wanted).removeprefix("torch."),
         backend=f"transformers {transformers.__version__} torch {torch.__version__}",
-        device=str(device),
+        device=str(place),
+        extra={"hardware": _hardware(place)},
     )
     return model, tokenizer, identity
+
+
+def _hardware(device: torch.device) -> str:
+    """Returns what decides the kernels, and so the last bits: the name of a GPU, the instructions of a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    matrix_units = " AMX" if torch.cpu.get_capabilities().get("amx_bf16") else ""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{matrix_units}"
+
+
+def choose_device(device: str) -> torch.device:
+    """Returns the device asked for; `auto` is the CUDA device if there is one, else the processor.
+
+    Raises:
+        UsageError: an unknown name, or no such device here.
+    """
+    devices = torch.cuda.device_count()
+    if device == "auto":
+        return torch.device("cuda" if devices else "cpu")
+    known = ["cpu", *(["cuda"] if devices else []), *(f"cuda:{i}" for i in range(devices))]
+    if device not in known:
+        raise UsageError(f"no device {device}", hint=f"auto, {', '.join(known)}")
+    return torch.device(device)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

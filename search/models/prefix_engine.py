@@ -3,7 +3,7 @@
 Three kinds of pass, all through one attention function (`shared_attention`):
 
     prefill   tokens of prompts that the trie (`kv_cache`) lacks, as a token tree
-    decode    one token of each running sample, grouped by prompt
+    decode    one token of each running sample; samples that are equal so far share it
     score     all choices after a prompt, as a token tree
 
 The head turns hidden states into logits only where a distribution is needed. The hidden state of every kept token is
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from search.models.choice_walk import ChoiceWalk, Menu
 from search.models.kv_cache import Ids, PrefixCache, States
 from search.models.language_model import GenerateRequest, Work
 from search.models.shared_attention import (
@@ -31,45 +32,75 @@ from search.models.shared_attention import (
     spans_of,
     states_of,
 )
-from search.models.token_sampling import sample_tokens
+from search.models.token_sampling import Wish, sample_tokens
 
 PREFILL_ROWS = 256  # longer prefills go in pieces: bounds the score matrix, and skips most of its masked half
 SCORE_ROWS = 1024  # most rows of one scoring pass; bounds its mask
+HEAD_ROWS = 128  # most rows of logits at once while scoring: a vocabulary is wide
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Draft:
-    """A sample in the making."""
+    """A sample in the making.
+
+    Attributes:
+        new_tokens: most tokens it may add.
+        menu: what it may say; None leaves it free.
+    """
 
     request: GenerateRequest
     prompt_ids: Ids
     stop_ids: frozenset[int]
     noise: list[float]
+    new_tokens: int
+    menu: Menu | None = None
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
     finish: str = ""
+    walk: ChoiceWalk | None = None
 
-    @property
-    def new_tokens(self) -> int:
-        """Most tokens it may add."""
-        return self.request.sampling.max_new_tokens
+    def __post_init__(self) -> None:
+        self.restart()
 
     def restart(self) -> None:
         """Forgets what was sampled; the noise stays."""
         self.token_ids, self.logprob, self.finish = [], 0.0, ""
+        self.walk = None if self.menu is None else ChoiceWalk(self.menu)
+        if self.walk is not None and self.walk.over:
+            self.finish = "stop"
+        elif self.new_tokens <= 0:
+            self.finish = "length"
+
+    @property
+    def ids(self) -> Ids:
+        """The prompt and what was sampled so far."""
+        return (*self.prompt_ids, *self.token_ids)
+
+    def wish(self) -> Wish:
+        """Returns how its next token is to be drawn."""
+        sampling, allowed = self.request.sampling, None
+        if self.walk is not None:
+            ends = self.stop_ids.difference(self.walk.tokens) if self.walk.complete else ()
+            allowed = [*self.walk.tokens, *sorted(ends)]
+        return Wish(sampling.temperature, sampling.top_p, self.noise[len(self.token_ids)], allowed)
 
     def take(self, token: int, logprob: float) -> None:
         """Takes the next token, -1 for an error, and ends the sample if it should end."""
+        goes_on = self.walk is not None and token in self.walk.tokens  # what continues a choice is no stop
         if token < 0:
             self.finish = "error"
-        elif token in self.stop_ids:
+        elif token in self.stop_ids and not goes_on:
             self.finish = "stop"
         else:
             self.token_ids.append(token)
             self.logprob += logprob
-            if len(self.token_ids) >= self.new_tokens:
+            if self.walk is not None:
+                self.walk.take(token)
+            if self.walk is not None and self.walk.over:
+                self.finish = "stop"
+            elif len(self.token_ids) >= self.new_tokens:
                 self.finish = "length"
 
 
@@ -91,17 +122,19 @@ class PrefixEngine:
 
     Args:
         model: a transformers model whose attention is `IMPLEMENTATION`.
-        cache_tokens: most tokens whose states are kept.
+        cache_bytes: most memory of the states kept.
     """
 
-    def __init__(self, model: Any, cache_tokens: int) -> None:
+    def __init__(self, model: Any, cache_bytes: int) -> None:
         config = model.config.get_text_config()
         self.work = Work()
-        self.cache = PrefixCache(cache_tokens)
         self._model = model
         self._layers = config.num_hidden_layers
         self._kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._hidden_size = config.hidden_size
+        numbers = 2 * self._layers * self._kv_heads * self._head_dim + self._hidden_size  # of one token
+        self.cache = PrefixCache(cache_bytes // (numbers * model.dtype.itemsize))
 
     def _forward(self, ids: Sequence[int], positions: Sequence[int], plan: AttentionPlan) -> Tensor:
         """Runs one flat row of N tokens through the layers; returns their hidden states [N, hidden_size]."""
@@ -159,65 +192,84 @@ class PrefixEngine:
                 known = self.cache.match(ids)
                 rows = tree.add(ids[:known], ids[known:], PREFILL_ROWS)
                 placed.append((ids[: known + len(rows)], rows))
+            self.cache.trim(len(tree))
             kv, hidden = self._forward_tree(tree)
             self.work.prefilled += len(tree)
             for ids, rows in placed:
                 missing = len(ids) - self.cache.match(ids)
                 if missing:
                     self.cache.append(ids, states_of(kv, hidden, rows[-missing:]))
-            self.cache.trim()
 
     def sample(self, drafts: Sequence[Draft]) -> None:
-        """Samples drafts, sorted by prompt and all prefilled, to their ends."""
+        """Samples drafts, all prefilled, to their ends."""
         for draft in drafts:
             draft.restart()  # a batch that ran out of memory comes again
-        paths = self.cache.paths(d.prompt_ids for d in drafts)
-        prompts = {ids: index for index, ids in enumerate(paths)}
-        last = torch.stack([self._last_hidden(ids) for ids in prompts])  # [G, hidden_size]
-        logits = self._logits(last)[[prompts[d.prompt_ids] for d in drafts]]  # [B, vocabulary]
-        live, step = list(drafts), 0
-        longest = max(d.new_tokens for d in drafts)
-        own = SuffixBlock(last, self._layers, len(drafts), self._kv_heads, longest, self._head_dim)
-        spans = spans_of([paths[d.prompt_ids] for d in live])
-        hidden = last.new_empty(len(drafts), longest, last.shape[1])  # of the sampled tokens
-        while True:
-            self._take_tokens(live, logits, step)
-            rows = [row for row, draft in enumerate(live) if not draft.finish]
-            if len(rows) < len(live):
-                for row, draft in enumerate(live):
-                    if draft.finish:
-                        self._remember(draft, step, own, row, hidden)
-                own.keep(rows)
-                hidden[: len(rows), :step] = hidden[rows, :step]
-                live = [live[row] for row in rows]
-                spans = spans_after(spans, rows)
-            if not live:
-                return
-            own.begin_step()
-            ids = [d.token_ids[-1] for d in live]
-            new = self._forward(ids, [len(d.prompt_ids) + step for d in live], AttentionPlan(spans, own))
-            hidden[: len(live), step] = new
-            logits, step = self._logits(new), step + 1
+        self.cache.trim(sum(draft.new_tokens for draft in drafts))
+        going = self._retrace(drafts)
+        if going:
+            self._decode(sorted(going, key=lambda draft: (draft.ids[:-1], draft.token_ids[-1])))
 
-    def _take_tokens(self, drafts: Sequence[Draft], logits: Tensor, step: int) -> None:
-        settings = [d.request.sampling for d in drafts]
-        noise = [d.noise[step] for d in drafts]
-        tokens = sample_tokens(logits, [s.temperature for s in settings], [s.top_p for s in settings], noise)
+    def _retrace(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Samples as long as the trie holds what is sampled; returns the drafts that go on beyond it."""
+        beyond: list[Draft] = []
+        while drafts:
+            known = {ids: row for row, ids in enumerate(dict.fromkeys(draft.ids for draft in drafts))}
+            hidden = torch.stack([self.cache.last_hidden(ids) for ids in known])  # [G, hidden_size]
+            self._take_tokens(drafts, self._logits(hidden), [known[draft.ids] for draft in drafts])
+            going = [draft for draft in drafts if not draft.finish]
+            drafts = [draft for draft in going if self.cache.match(draft.ids) == len(draft.ids)]
+            beyond += [draft for draft in going if self.cache.match(draft.ids) < len(draft.ids)]
+        return beyond
+
+    def _decode(self, drafts: Sequence[Draft]) -> None:
+        """Samples drafts to their ends, sorted by what the trie holds of them, which is all but the last token.
+
+        Drafts that are equal so far share a row.
+        """
+        shared: dict[Ids, list[Draft]] = {}
+        for draft in drafts:
+            shared.setdefault(draft.ids, []).append(draft)
+        paths = self.cache.paths(ids[:-1] for ids in shared)
+        spans = spans_of([paths[ids[:-1]] for ids in shared])
+        rows = list(shared.values())
+        longest = max(draft.new_tokens - len(draft.token_ids) for draft in drafts)
+        like = torch.empty(0, dtype=self._model.dtype, device=self._model.device)
+        own = SuffixBlock(like, self._layers, len(drafts), self._kv_heads, longest, self._head_dim)
+        hidden = like.new_empty(len(drafts), longest, self._hidden_size)  # of the tokens in `own`
+        while rows:
+            own.begin_step(len(rows))
+            lengths = [len(row[0].ids) for row in rows]
+            newest = [row[0].token_ids[-1] for row in rows]
+            new = self._forward(newest, [n - 1 for n in lengths], AttentionPlan(spans, own))
+            hidden[: len(rows), own.columns - 1] = new
+            everyone = [(at, draft) for at, row in enumerate(rows) for draft in row]
+            self._take_tokens([draft for _, draft in everyone], self._logits(new), [at for at, _ in everyone])
+            forks: dict[tuple[int, int], list[Draft]] = {}
+            for at, draft in everyone:
+                if not draft.finish:
+                    forks.setdefault((at, draft.token_ids[-1]), []).append(draft)
+                elif draft.finish != "error":
+                    self._remember(draft.ids[: lengths[at]], own, at, hidden[at])
+            parents = [at for at, _ in forks]
+            if parents != list(range(len(rows))):
+                own.keep(parents)
+                hidden[: len(parents), : own.columns] = hidden[parents, : own.columns]
+                spans = spans_after(spans, parents)
+            rows = list(forks.values())
+
+    def _take_tokens(self, drafts: Sequence[Draft], logits: Tensor, rows: Sequence[int]) -> None:
+        """Draws the next token of each draft from its row of the logits, [R, vocabulary]."""
+        if list(rows) != list(range(len(logits))):
+            logits = logits[rows]
+        tokens = sample_tokens(logits, [draft.wish() for draft in drafts])
         for draft, token, logprob in zip(drafts, *tokens, strict=True):
             draft.take(token, logprob)
 
-    def _remember(self, draft: Draft, computed: int, own: SuffixBlock, row: int, hidden: Tensor) -> None:
-        """Keeps the states of a finished sample's first `computed` tokens."""
-        ids = draft.prompt_ids + tuple(draft.token_ids[:computed])
-        start = self.cache.match(ids) - len(draft.prompt_ids)
-        if start < computed and draft.finish != "error":
-            self.cache.append(ids, States(own.suffix(row, start), hidden[row, start:computed].clone()))
-
-    def _last_hidden(self, ids: Ids) -> Tensor:
-        """Returns the hidden state [hidden_size] of the last token of a kept sequence."""
-        states = self.cache.path(ids)[-1].states
-        assert states is not None
-        return states.hidden[-1]
+    def _remember(self, ids: Ids, own: SuffixBlock, row: int, hidden: Tensor) -> None:
+        """Keeps the states of a finished sample that the trie lacks: hidden [longest, hidden_size] of its row."""
+        start = own.columns - (len(ids) - self.cache.match(ids))
+        if start < own.columns:
+            self.cache.append(ids, States(own.suffix(row, start), hidden[start : own.columns].clone()))
 
     def score(self, jobs: Sequence[Scoring]) -> None:
         """Fills in ln p of the choices of some jobs, sorted by prompt and all prefilled."""
@@ -229,18 +281,34 @@ class PrefixEngine:
 
         The last token of a choice needs no row of its own: the row before it says how likely it is.
         """
+        self.cache.trim(sum(job.new_tokens for job in jobs))
         tree = TokenTree()
         rows = {(j.prompt_ids, c): tree.add(j.prompt_ids, c[:-1]) for j in jobs for c in sorted(j.choices)}
         prompts = {ids: row for row, ids in enumerate(sorted({j.prompt_ids for j in jobs}))}
-        logits = self._logits(torch.stack([self._last_hidden(ids) for ids in prompts]))  # [G, vocabulary]
+        hidden = torch.stack([self.cache.last_hidden(ids) for ids in prompts])  # [G, hidden_size]
         if len(tree):
-            logits = torch.cat([logits, self._logits(self._forward_tree(tree)[1])])  # [G + N, vocabulary]
+            hidden = torch.cat([hidden, self._forward_tree(tree)[1]])  # [G + N, hidden_size]
             self.work.scored += len(tree)
-        logprobs = logits.log_softmax(dim=-1)
+        wanted: list[tuple[int, int]] = []  # (row, token) of every token of every choice
+        for (prompt_ids, choice), own in rows.items():
+            at = [prompts[prompt_ids], *(len(prompts) + row for row in own)]
+            wanted.extend(zip(at, choice, strict=False))  # an empty choice has no first token
+        logprobs = iter(self._logprobs(hidden, wanted))
         for job in jobs:
-            for choice in job.choices:
-                at = [prompts[job.prompt_ids], *(len(prompts) + row for row in rows[job.prompt_ids, choice])]
-                job.choices[choice] = float(logprobs[at[: len(choice)], list(choice)].double().sum())
+            for choice in sorted(job.choices):
+                job.choices[choice] = sum(next(logprobs) for _ in choice)
+
+    def _logprobs(self, hidden: Tensor, wanted: Sequence[tuple[int, int]]) -> list[float]:
+        """Returns ln p of each (row, token), -inf where the row's logits are not finite: hidden [N, hidden_size]."""
+        found = hidden.new_zeros(len(wanted), dtype=torch.float64)
+        rows, tokens = torch.tensor(wanted, dtype=torch.long, device=hidden.device).view(-1, 2).unbind(1)
+        for first in range(0, len(hidden), HEAD_ROWS):
+            here = ((rows >= first) & (rows < first + HEAD_ROWS)).nonzero()[:, 0]
+            logits = self._logits(hidden[first : first + HEAD_ROWS])  # [HEAD_ROWS, vocabulary]
+            total = logits.logsumexp(dim=-1)  # [HEAD_ROWS]
+            logprobs = logits[rows[here] - first, tokens[here]] - total[rows[here] - first]
+            found[here] = logprobs.masked_fill(~total.isfinite()[rows[here] - first], float("-inf")).double()
+        return found.tolist()
 
 
 def packs(items: Sequence[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +10,52 @@ from clinical_data.errors import UsageError
 from search.models.language_model import LanguageModel
 from search.models.toys import RandomModel, ScriptedModel
 
+LOCAL_OPTIONS: dict[str, type] = {"dtype": str, "device": str, "threads": int, "max_batch": int, "cache_mb": float}
+SERVED_OPTIONS: dict[str, type] = {"timeout": float, "retries": int, "concurrency": int}
+OPTIONS = {**LOCAL_OPTIONS, **SERVED_OPTIONS}
 
-def load_model(spec: str, **options: Any) -> LanguageModel:
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option that no back-end has, or a value of another type."""
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise UsageError(f"unknown model option {name}", hint=f"known: {', '.join(OPTIONS)}")
+        words = {int: "a whole number", float: "a number", str: "a word"}[OPTIONS[name]]
+        fits = isinstance(value, int | float) if OPTIONS[name] is float else isinstance(value, OPTIONS[name])
+        if not fits or isinstance(value, bool):
+            raise UsageError(f"model option {name} must be {words}")
+
+
+def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) -> LanguageModel:
     """Loads a model.
 
     Args:
-        spec: `embedded`, `hf:ORG/NAME`, a local folder, `scripted:FILE.json` or `random:SEED`.
-        options: passed to the transformers back-end (dtype, threads, max_batch, cache_tokens).
+        spec: `embedded`, `hf:ORG/NAME`, a local folder, `openai:MODEL@URL`, `scripted:FILE.json` or `random:SEED`.
+        allowed_hosts: hosts besides this machine that a served model may be on.
+        options: of `OPTIONS`; each back-end takes those that it has.
 
     Raises:
-        UsageError: the SPEC names no kind of model.
+        UsageError: the SPEC names no kind of model, or a host that is not allowed; an option that cannot be.
         ModelError: the model is not there or cannot be loaded.
     """
+    check_options(options)
+    local = {name: value for name, value in options.items() if name in LOCAL_OPTIONS}
+    served = {name: value for name, value in options.items() if name in SERVED_OPTIONS}
     kind, _, rest = spec.partition(":")
     if kind == "random" and rest.lstrip("-").isdigit():
         return RandomModel(int(rest))
     if kind == "scripted" and rest:
         return ScriptedModel.load(Path(rest))
     if kind == "openai" and rest:
-        raise UsageError("served models (openai:MODEL@URL) are not available yet")
+        from search.models.openai_compatible import OpenAIModel  # its client only when it is needed
+
+        return OpenAIModel.load(spec, allowed_hosts=allowed_hosts, **served)
     if spec == "embedded" or (kind == "hf" and rest) or Path(spec).is_dir():
         from search.models.transformers import TransformersModel  # torch only when it is needed
 
-        model: LanguageModel = TransformersModel.load(spec, **options)
+        model: LanguageModel = TransformersModel.load(spec, **local)
         return model
     raise UsageError(
         f"no model {spec}",
-        hint="embedded, hf:ORG/NAME, a local folder, scripted:FILE.json or random:SEED",
+        hint="embedded, hf:ORG/NAME, a local folder, openai:MODEL@URL, scripted:FILE.json or random:SEED",
     )

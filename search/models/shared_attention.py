@@ -135,6 +135,8 @@ class TokenTree:
 class TreeBlock:
     """Own block of a pass over a token tree: each row sees its ancestors among the rows.
 
+    A row whose values are not finite spoils the rows that see it and no others.
+
     Args:
         visible: which rows each row sees, bool [N, N].
         kv: buffer for the rows' keys and values, [2, layers, kv_heads, N, head_dim].
@@ -142,6 +144,7 @@ class TreeBlock:
 
     def __init__(self, visible: Tensor, kv: Tensor) -> None:
         self._hidden = ~visible[:, None, :]  # [N, 1, N]
+        self._seen = visible.float()  # [N, N]
         self.kv = kv
 
     @property
@@ -161,38 +164,43 @@ class TreeBlock:
 
     def mix(self, layer: int, weights: Tensor) -> Tensor:
         """One product of all rows."""
-        return _product(weights, self.kv[1, layer])
+        values = self.kv[1, layer]  # [kv_heads, N, head_dim]
+        mixed = _product(weights, values.nan_to_num(0.0, 0.0, 0.0))  # a weight of 0 times nan were nan
+        broken = ~values.isfinite().all(dim=-1).all(dim=0)  # [N]
+        return mixed.masked_fill_((self._seen @ broken.float() > 0)[:, None, None], float("nan"))
 
 
 class SuffixBlock:
-    """Own block of decoding: B samples, a row each, see the tokens they have sampled so far.
+    """Own block of decoding: each row sees the tokens sampled so far of the samples it stands for.
 
     Args:
         like: a tensor with the dtype and device wanted.
-        layers, rows, kv_heads, tokens, head_dim: sizes of the buffers; `tokens` is the longest suffix.
+        layers, rows, kv_heads, tokens, head_dim: sizes of the buffers: most rows, and the longest suffix in tokens.
     """
 
     def __init__(self, like: Tensor, layers: int, rows: int, kv_heads: int, tokens: int, head_dim: int) -> None:
         self._kv = like.new_empty(2, layers, rows, kv_heads, tokens, head_dim)
+        self._rows = 0
         self.columns = 0
 
-    def begin_step(self) -> None:
-        """Opens the column of the token about to be computed."""
+    def begin_step(self, rows: int) -> None:
+        """Opens the column of the token about to be computed, for so many rows."""
+        self._rows = rows
         self.columns += 1
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Writes the newest column."""
-        self._kv[0, layer, :, :, self.columns - 1] = keys.transpose(0, 1)
-        self._kv[1, layer, :, :, self.columns - 1] = values.transpose(0, 1)
+        self._kv[0, layer, : self._rows, :, self.columns - 1] = keys.transpose(0, 1)
+        self._kv[1, layer, : self._rows, :, self.columns - 1] = values.transpose(0, 1)
 
     def scores(self, layer: int, queries: Tensor) -> Tensor:
         """Each row against its own suffix; all suffixes are equally long, so nothing is masked."""
-        keys = self._kv[0, layer, :, :, : self.columns]  # [B, kv_heads, columns, head_dim]
+        keys = self._kv[0, layer, : self._rows, :, : self.columns]  # [R, kv_heads, columns, head_dim]
         return torch.matmul(queries.transpose(0, 1), keys.transpose(2, 3)).transpose(0, 1)
 
     def mix(self, layer: int, weights: Tensor) -> Tensor:
         """Each row from its own suffix."""
-        values = self._kv[1, layer, :, :, : self.columns]  # [B, kv_heads, columns, head_dim]
+        values = self._kv[1, layer, : self._rows, :, : self.columns]  # [R, kv_heads, columns, head_dim]
         return torch.matmul(weights.transpose(0, 1), values).transpose(0, 1)
 
     def suffix(self, row: int, start: int) -> Tensor:
@@ -200,11 +208,13 @@ class SuffixBlock:
         return self._kv[:, :, row, :, start : self.columns].clone()
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Closes the gaps that other rows leave, moving the later rows up in place."""
-        for new, old in enumerate(rows):
+        """Goes on with copies of some rows, given in ascending order; a row may be wanted more than once."""
+        if len(set(rows)) < len(rows):
+            self._kv[:, :, : len(rows), :, : self.columns] = self._kv[:, :, list(rows), :, : self.columns]
+            return
+        for new, old in enumerate(rows):  # in place: no row moves down
             if new != old:
                 self._kv[:, :, new, :, : self.columns] = self._kv[:, :, old, :, : self.columns]
-        self._kv = self._kv[:, :, : len(rows)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,20 @@ Their tokens are words; ids derive from the words, so the counts behave like tho
 from __future__ import annotations
 
 import json
+import math
 import random
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 from clinical_data.errors import BadInputError, ModelError
+from clinical_data.vocabulary import normalise
 from search.models.language_model import (
     ChoiceScores,
+    Constraint,
     GenerateRequest,
     Generation,
     ModelIdentity,
@@ -63,13 +67,46 @@ class _WordModel:
     def release(self) -> None:
         """Keeps nothing, so has nothing to forget."""
 
-    def _sample(self, request: GenerateRequest, text: str, logprob: float) -> Generation:
-        words = word_ids(text)[: request.sampling.max_new_tokens]
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Returns the ids of a prompt."""
+        return prompt_ids(prompt)
+
+    def choice_ids(self, choice: str) -> tuple[int, ...]:
+        """Returns the ids of a choice."""
+        return word_ids(choice)
+
+    def _sample(
+        self, request: GenerateRequest, text: str, logprob: float, ids: tuple[int, ...] | None = None
+    ) -> Generation:
+        words = word_ids(text)[: request.sampling.max_new_tokens] if ids is None else ids
         before = prompt_ids(request.prompt)
         self._work.sampled += len(words)
         self._work.prefilled += len(before)
         self._work.computed += len(words) + len(before)
         return Generation(text, before, words, logprob, "stop")
+
+    def _named(self, request: GenerateRequest, chosen: Sequence[int], logprobs: Sequence[float]) -> Generation:
+        """Returns the sample that names some choices, as many of them as it has room for.
+
+        Args:
+            request: a constrained one.
+            chosen: indices of the choices, in order; nothing is named twice, and no more than `most`.
+            logprobs: ln likelihood of every choice of the constraint.
+        """
+        constraint = request.constraint
+        assert constraint is not None
+        wanted = tuple(dict.fromkeys(chosen))[: constraint.most]
+        ids: tuple[int, ...] = ()
+        named: list[int] = []
+        for i in wanted:
+            more = (word_ids(constraint.separator) if named else ()) + word_ids(constraint.choices[i])
+            if len(ids) + len(more) > request.sampling.max_new_tokens:
+                break
+            ids += more
+            named.append(i)
+        text = constraint.separator.join(constraint.choices[i] for i in named)
+        sample = self._sample(request, text, sum(logprobs[i] for i in named), ids)
+        return replace(sample, chosen=tuple(named), finish="stop" if len(named) == len(wanted) else "length")
 
     def _scored(self, request: ScoreRequest, logprobs: Sequence[float]) -> ChoiceScores:
         before = prompt_ids(request.prompt)
@@ -92,8 +129,8 @@ class RandomModel(_WordModel):
         self._seed = seed
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        """Returns a few random words per request."""
-        return [self._draw(r) for r in requests]
+        """Returns a few random words per request; under a constraint, a few of its choices by their likelihood."""
+        return [self._draw(r) if r.constraint is None else self._choose(r, r.constraint) for r in requests]
 
     def _draw(self, request: GenerateRequest) -> Generation:
         noise = random.Random(derive_seed(self._seed, request.seed, prompt_text(request.prompt)))
@@ -101,16 +138,33 @@ class RandomModel(_WordModel):
         text = "".join(f" {noise.choice(WORDS)}" for _ in range(count))
         return self._sample(request, text, -2.0 * count)
 
+    def _choose(self, request: GenerateRequest, constraint: Constraint) -> Generation:
+        """Draws choices without replacement, each with a chance that grows with its mean likelihood."""
+        noise = random.Random(derive_seed(self._seed, request.seed, prompt_text(request.prompt)))
+        means = self._means(request.prompt, len(constraint.choices))
+        warmth = request.sampling.temperature
+        count = noise.randint(1, constraint.most)
+        logits = [m - warmth * math.log(max(noise.expovariate(1.0), 1e-300)) for m in means]  # Gumbel noise
+        order = sorted(range(len(means)), key=lambda i: (-logits[i], i))
+        return self._named(request, order[:count], self._logprobs(means, constraint.choices))
+
     def score(self, requests: Sequence[ScoreRequest]) -> list[ChoiceScores]:
         """Returns random likelihoods of the choices."""
         return [self._score(r) for r in requests]
 
     def _score(self, request: ScoreRequest) -> ChoiceScores:
-        case = random.Random(derive_seed(self._seed, "case", prompt_text(request.prompt[:2]), len(request.choices)))
-        path = random.Random(derive_seed(self._seed, "path", prompt_text(request.prompt)))
-        means = [-4.0 * case.random() - 2.0 * path.random() for _ in request.choices]
-        lengths = (max(len(word_ids(c)), 1) for c in request.choices)
-        return self._scored(request, [m * n for m, n in zip(means, lengths, strict=True)])
+        means = self._means(request.prompt, len(request.choices))
+        return self._scored(request, self._logprobs(means, request.choices))
+
+    def _means(self, prompt: Prompt, count: int) -> list[float]:
+        """Returns the mean ln p of so many choices after a prompt."""
+        case = random.Random(derive_seed(self._seed, "case", prompt_text(prompt[:2]), count))
+        path = random.Random(derive_seed(self._seed, "path", prompt_text(prompt)))
+        return [-4.0 * case.random() - 2.0 * path.random() for _ in range(count)]
+
+    @staticmethod
+    def _logprobs(means: Sequence[float], choices: Sequence[str]) -> list[float]:
+        return [mean * max(len(word_ids(choice)), 1) for mean, choice in zip(means, choices, strict=True)]
 
 
 class ScriptedModel(_WordModel):
@@ -118,7 +172,8 @@ class ScriptedModel(_WordModel):
 
     The file: `{"generate": [{"if": "text in the prompt", "ends": "end of the prompt", "texts": [...]}],
     "score": [{"if": ..., "ends": ..., "scores": {"choice": mean_logprob}}], "text": "default", "mean_logprob": -9}`.
-    The first rule that fits is taken; of several texts the request's seed picks one.
+    The first rule that fits is taken; of several texts the request's seed picks one. Under a constraint the text is
+    read as a list of choices (` sepsis; heart failure`); what is no choice is left out.
     """
 
     def __init__(self, script: dict[str, object], name: str = "script") -> None:
@@ -147,7 +202,15 @@ class ScriptedModel(_WordModel):
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
         """Returns the text of the first rule that fits each prompt."""
-        return [self._sample(r, self._text_for(r), -1.0) for r in requests]
+        return [self._say(r) for r in requests]
+
+    def _say(self, request: GenerateRequest) -> Generation:
+        text, constraint = self._text_for(request), request.constraint
+        if constraint is None:
+            return self._sample(request, text, -1.0)
+        places = {normalise(choice): i for i, choice in enumerate(constraint.choices)}
+        parts = (normalise(part) for part in text.split(constraint.separator))
+        return self._named(request, [places[p] for p in parts if p in places], [-1.0] * len(places))
 
     def _text_for(self, request: GenerateRequest) -> str:
         rule = _fitting(self._generate, prompt_text(request.prompt))

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
-from clinical_data.errors import ModelError
+from clinical_data.errors import ModelError, UsageError
 from search.models.embedded import go_offline
 from search.models.language_model import (
     ChoiceScores,
+    Constraint,
     GenerateRequest,
     Generation,
     ModelIdentity,
@@ -29,6 +30,7 @@ go_offline()
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from search.models.choice_walk import Menu, make_menu  # noqa: E402
 from search.models.kv_cache import Ids, shared_length  # noqa: E402
 from search.models.local_weights import load_weights  # noqa: E402
 from search.models.prefix_engine import SCORE_ROWS, Draft, PrefixEngine, Scoring, packs  # noqa: E402
@@ -42,6 +44,9 @@ transformers.AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention
 # Largest difference allowed when a loaded model is compared with its own attention, as a share of the largest logit.
 CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 
+MAX_BATCH = 64
+CACHE_MB = 2048.0
+
 Job = TypeVar("Job", Draft, Scoring)
 
 
@@ -53,22 +58,36 @@ class TransformersModel:
         tokenizer: its tokenizer.
         identity: what to call it.
         max_batch: most samples decoded together; halved when memory runs out.
-        cache_tokens: most tokens whose keys and values are kept. Those of a running batch count too; only a single
-            prompt longer than this exceeds it.
+        cache_mb: most memory, in megabytes (10^6 bytes), of the keys, values and last hidden states kept. Those of a
+            running batch count too; only a single prompt that takes more exceeds it. A pass works on a copy of the
+            keys and values that it reads.
+
+    Raises:
+        UsageError: no room for a batch or a negative amount of memory.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, identity: ModelIdentity, *, max_batch: int = 64, cache_tokens: int = 65536
+        self,
+        model: Any,
+        tokenizer: Any,
+        identity: ModelIdentity,
+        *,
+        max_batch: int = MAX_BATCH,
+        cache_mb: float = CACHE_MB,
     ) -> None:
+        if max_batch < 1 or cache_mb < 0:
+            raise UsageError("max_batch must be at least 1, cache_mb must not be negative")
         self._model, self._tokenizer, self._identity = model, tokenizer, identity
-        self._engine = PrefixEngine(model, cache_tokens)
-        self._max_batch = max_batch
+        self._engine = PrefixEngine(model, int(cache_mb * 1e6))
+        self._max_batch = self._batch = max_batch
+        self._vocabulary = model.get_input_embeddings().num_embeddings
         self._context = model.config.get_text_config().max_position_embeddings
         self._bos = _bos_ids(tokenizer)
         self._eos = _eos_ids(model, tokenizer)
         self._lock = threading.Lock()
         self._tokenise = lru_cache(maxsize=4096)(self._tokenise_text)
         self._stop_ids = lru_cache(maxsize=64)(self._find_stop_ids)
+        self._menu = lru_cache(maxsize=64)(self._make_menu)
 
     @classmethod
     def load(
@@ -76,27 +95,29 @@ class TransformersModel:
         spec: str,
         *,
         dtype: str = "auto",
+        device: str = "auto",
         threads: int | None = None,
-        max_batch: int = 64,
-        cache_tokens: int = 65536,
+        max_batch: int = MAX_BATCH,
+        cache_mb: float = CACHE_MB,
     ) -> TransformersModel:
         """Loads a model from this machine.
 
         Args:
             spec: `embedded`, a local folder, or `hf:ORG/NAME`.
-            dtype: `auto` (bf16 where the processor computes it faster), `fp32`, `bf16` or `fp16`.
+            dtype: `auto` (bf16 where the device computes it faster), `fp32`, `bf16` or `fp16`.
+            device: `auto` (a CUDA device if there is one, else the processor), `cpu`, `cuda` or `cuda:N`.
             threads: processor threads of torch, for the whole process; None leaves them as they are.
             max_batch: most samples decoded together.
-            cache_tokens: most tokens whose keys and values are kept.
+            cache_mb: most memory, in megabytes, of what is kept of earlier prompts.
 
         Raises:
-            UsageError: an unknown dtype.
+            UsageError: an unknown dtype, a device that is not there, or a number out of range.
             ModelError: the weights are missing, cannot be read, or need another kind of attention.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        model, tokenizer, identity = load_weights(spec, dtype, IMPLEMENTATION)
-        loaded = cls(model, tokenizer, identity, max_batch=max_batch, cache_tokens=cache_tokens)
+        model, tokenizer, identity = load_weights(spec, dtype, IMPLEMENTATION, device)
+        loaded = cls(model, tokenizer, identity, max_batch=max_batch, cache_mb=cache_mb)
         loaded._check_architecture()
         return loaded
 
@@ -134,6 +155,8 @@ class TransformersModel:
         with self._lock:
             self._engine.cache.clear()
             self._tokenise.cache_clear()
+            self._menu.cache_clear()
+            self._batch = self._max_batch
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
         """Returns one sample per request, in order.
@@ -154,7 +177,7 @@ class TransformersModel:
             ModelError: an empty or overlong prompt, or the back-end failed.
         """
         with self._lock:
-            wanted = [(self._prompt_ids(r.prompt), [self._tokenise(c) for c in r.choices]) for r in requests]
+            wanted = [(self.prompt_ids(r.prompt), [self._tokenise(c) for c in r.choices]) for r in requests]
             tables: dict[Ids, dict[Ids, float]] = {}
             for prompt_ids, choices in wanted:
                 self._check_length(len(prompt_ids), max(map(len, choices), default=0))
@@ -171,29 +194,47 @@ class TransformersModel:
                 ChoiceScores(ids, tuple(choices), tuple(tables[ids][c] for c in choices)) for ids, choices in wanted
             ]
 
-    # Requests and results
+    def prompt_ids(self, prompt: Prompt) -> Ids:
+        """Returns the token ids of a prompt.
 
-    def _draft(self, request: GenerateRequest) -> Draft:
-        sampling, prompt_ids = request.sampling, self._prompt_ids(request.prompt)
-        self._check_length(len(prompt_ids), sampling.max_new_tokens)
-        stop_ids = self._eos | self._stop_ids(sampling.stop)
-        draft = Draft(request, prompt_ids, stop_ids, uniform_noise(request.seed, max(sampling.max_new_tokens, 0)))
-        if sampling.max_new_tokens <= 0:
-            draft.finish = "length"
-        return draft
-
-    def _generation(self, draft: Draft) -> Generation:
-        self._engine.work.sampled += len(draft.token_ids)
-        token_ids = tuple(draft.token_ids)
-        return Generation(self._decode_text(token_ids), draft.prompt_ids, token_ids, draft.logprob, draft.finish)
-
-    def _prompt_ids(self, prompt: Prompt) -> Ids:
+        Raises:
+            ModelError: an empty prompt.
+        """
         ids = list(self._bos)
         for segment in prompt:
             ids.extend(self._tokenise(segment.text) if segment.token_ids is None else segment.token_ids)
         if not ids:
             raise ModelError("an empty prompt")
+        if not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            raise ModelError(f"a token outside the {self._identity.name} vocabulary of {self._vocabulary}")
         return tuple(ids)
+
+    def choice_ids(self, choice: str) -> Ids:
+        """Returns the token ids of a choice, as it is scored."""
+        return self._tokenise(choice)
+
+    # Requests and results
+
+    def _draft(self, request: GenerateRequest) -> Draft:
+        sampling, prompt_ids = request.sampling, self.prompt_ids(request.prompt)
+        menu = None if request.constraint is None else self._menu(request.constraint)
+        new = max(sampling.max_new_tokens, 0)
+        if menu is not None:
+            new = min(new, menu.longest)
+        self._check_length(len(prompt_ids), new)
+        stop_ids = self._eos | self._stop_ids(sampling.stop)
+        return Draft(request, prompt_ids, stop_ids, uniform_noise(request.seed, new), new, menu)
+
+    def _make_menu(self, constraint: Constraint) -> Menu:
+        choices = [self._tokenise(choice) for choice in constraint.choices]
+        return make_menu(choices, self._tokenise(constraint.separator), constraint.most)
+
+    def _generation(self, draft: Draft) -> Generation:
+        self._engine.work.sampled += len(draft.token_ids)
+        token_ids = tuple(draft.token_ids)
+        chosen = draft.walk.chosen if draft.walk is not None else ()
+        text = self._decode_text(token_ids)
+        return Generation(text, draft.prompt_ids, token_ids, draft.logprob, draft.finish, chosen)
 
     def _check_length(self, prompt: int, new: int) -> None:
         if prompt + new > self._context:
@@ -225,41 +266,52 @@ class TransformersModel:
         engine, done = self._engine, 0
         while done < len(jobs):
             batch = jobs[done : done + self._batch_size(jobs[done:])]
-            prefilled = engine.work.prefilled
+            prefilled, kept = engine.work.prefilled, engine.cache.tokens
             engine.cache.tick()
             try:
                 with torch.inference_mode():
                     engine.prefill([job.prompt_ids for job in batch])
                     run(batch)
             except (RuntimeError, MemoryError, IndexError) as error:
-                self._after_failure(error, len(batch))
+                self._after_failure(error, len(batch), kept)
             else:
                 done += len(batch)
                 prefilled = engine.work.prefilled - prefilled
                 engine.work.reused += sum(len(job.prompt_ids) for job in batch) - prefilled
-            engine.cache.tick()
-            engine.cache.trim()
+            finally:
+                engine.cache.tick()
+                engine.cache.trim()
 
     def _batch_size(self, jobs: Sequence[Job]) -> int:
         """Returns how many of the first jobs, at least one, stay within the batch and the cache."""
         tokens = 0
         before: Ids = ()
-        for count, job in enumerate(jobs[: self._max_batch]):
+        for count, job in enumerate(jobs[: self._batch]):
             tokens += len(job.prompt_ids) - shared_length(before, job.prompt_ids) + job.new_tokens
             if count and tokens > self._engine.cache.limit:
                 return count
             before = job.prompt_ids
-        return min(len(jobs), self._max_batch)
+        return min(len(jobs), self._batch)
 
-    def _after_failure(self, error: Exception, batch: int) -> None:
-        """Halves the batch if memory ran out, so that it may be tried again; else raises `ModelError`."""
+    def _after_failure(self, error: Exception, batch: int, kept: int) -> None:
+        """Makes room if memory ran out, so that the batch may be tried again; else raises `ModelError`.
+
+        Args:
+            error: what happened.
+            batch: jobs in the batch.
+            kept: tokens in the cache before it.
+        """
         name = self._identity.name
         if not _is_out_of_memory(error):
             raise ModelError(f"{name} failed: {error}") from error
-        if batch == 1:
+        if batch == 1 and not kept:
             raise ModelError(f"{name}: out of memory with a batch of one") from error
-        self._max_batch = batch // 2
-        logger.warning("%s: out of memory, batch halved to %d", name, self._max_batch)
+        self._batch = max(batch // 2, 1)  # until `release`: a later case-step must not depend on this one
+        if batch == 1:
+            self._engine.cache.clear()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("%s: out of memory, batch of %d halved", name, batch)
 
 
 def _bos_ids(tokenizer: Any) -> Ids:

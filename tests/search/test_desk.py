@@ -29,6 +29,34 @@ def test_prefix_count_is_the_number_of_trie_nodes(sequences):
         assert count.add(ids) == len(trie) - before
 
 
+@given(st.lists(st.tuples(IDS, IDS), max_size=12))
+def test_draws_extend_the_trie_for_later_prompts(pairs):
+    count, trie = PrefixCount(), set()
+    for prompt, draw in pairs:
+        before = len(trie)
+        trie |= {prompt[: n + 1] for n in range(len(prompt))}
+        assert count.add(prompt) == len(trie) - before
+        count.extend(prompt, draw)
+        trie |= {(prompt + draw)[: n + 1] for n in range(len(prompt + draw))}
+
+
+@given(IDS, IDS, st.integers(0, 9))
+def test_a_shared_prefix_is_not_sought_below_the_least(a, b, least):
+    assert shared_prefix(a, b, least) == max(shared_prefix(a, b), least)
+
+
+def test_samples_of_several_prompts_keep_their_own_texts():
+    def part():
+        asks = [Ask("generator", "think", GenerateRequest((Segment(text),), Sampling(), 0)) for text in ("a", "a", "b")]
+        yield asks
+        yield asks[1:]
+
+    model = RandomModel(1)
+    desk = Desk(Models(model, model))
+    desk.run(part())
+    assert [c.text for c in desk.calls] == ["a", "a", "b", "a", "b"]
+
+
 def test_parts_share_batches_and_keep_their_order():
     class Counting(RandomModel):
         batches = ()

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 from conftest import VOCABULARY, make_problem
 
 from search import prompts
@@ -43,9 +46,9 @@ def test_cuts_stop_before_the_models_own_words_name_the_answer():
 def test_an_answer_named_at_once_is_redacted():
     named = trajectory("Septic shock, surely", "b")
     assert cuts(named, 4, VOCABULARY) == (1, 2)
-    clean = redacted(named.turns[0], "sepsis", VOCABULARY)
+    clean = redacted(named.turns[0], ("sepsis",), VOCABULARY)
     assert "eptic" not in clean.text + "".join(s.text for s in clean.segments)
-    assert redacted(named.turns[1], "sepsis", VOCABULARY) is named.turns[1]
+    assert redacted(named.turns[1], ("sepsis",), VOCABULARY) is named.turns[1]
 
 
 def test_at_most_so_many_cuts():
@@ -90,3 +93,24 @@ def test_too_short_or_without_answer_is_unverifiable():
     nothing = Trajectory(trajectory("a", "b").turns, Conclusion((), None))
     assert run(nothing, {})[0].agreement is None
     assert run(trajectory("a", "b"), {}, peer_cuts=0)[0].agreement is None
+
+
+@pytest.mark.parametrize("kind", ["drawn", "free"])
+def test_a_peer_that_gives_nothing_parseable_disagrees(kind):
+    """The second cut, after `b`, is answered; the first one gives empty draws only."""
+    answered = {"if": "\nThought: b", "ends": "Working diagnosis:", "texts": [" sepsis"]}
+    silent = {"ends": "Working diagnosis:", "texts": [""]}
+    check, _ = run(trajectory("a", "b"), {"generate": [answered, silent], "text": " hm"}, vote=kind, votes=3)
+    assert check.answers == (None, "sepsis")
+    assert check.agreement == 0.5
+
+
+def test_an_answer_outside_the_vocabulary_is_redacted_and_agreed_upon_by_its_words():
+    path = trajectory("Gall-stones, surely", "b")
+    path = replace(
+        path, conclusion=Conclusion((Hypothesis("gall stones", "gall stones", probability=1.0),), "gall stones")
+    )
+    rules = [{"ends": "Working diagnosis:", "texts": [" Gall stones!"]}]
+    check, desk = run(path, {"generate": rules, "text": " hm"}, vote="free", votes=3)
+    assert (check.agreement, check.answers) == (1.0, ("gall stones",) * 2)
+    assert not any("tones" in c.text for c in desk.calls)

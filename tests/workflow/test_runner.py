@@ -233,11 +233,10 @@ def test_truth_changes_no_prompt_and_no_conclusion(fill: Callable[..., str], opt
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strategy": "rap"}, "not available yet"),
         ({"strategy": "luck"}, "is unknown"),
-        ({"chart_access": "prospective"}, "not available yet"),
+        ({"chart_access": "sideways"}, "must be hindsight or prospective"),
         ({"predecessors": "recorded"}, "not available yet"),
-        ({"value": "ground_truth"}, "not available yet"),
+        ({"value": "ground_truth"}, "needs --split train"),
         ({"split": "test"}, "is unknown"),
         ({"limit": 0}, "at least 1"),
         ({"steps": ("frist",)}, "did you mean first"),

@@ -75,16 +75,21 @@ def write_lines(rows: Iterable[Mapping[str, Any]], out: Path | None) -> int:
     """
     if out is None or str(out) == "-":
         return _write(rows, sys.stdout)
-    part = out.with_name(out.name + ".part")
-    try:
-        with open(part, "w", encoding="utf-8", opener=_private) as file:
-            number = _write(rows, file)
-        part.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return number
+    with _whole(out) as file:
+        return _write(rows, file)
+
+
+def write_text(text: str, out: Path) -> None:
+    """Writes a text to a file that only its owner can read (`-`: stdout); the file appears whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    if str(out) == "-":
+        sys.stdout.write(text)
+        return
+    with _whole(out) as file:
+        file.write(text)
 
 
 @contextmanager
@@ -101,6 +106,19 @@ def database(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[TextIO]:
+    part = out.with_name(out.name + ".part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="\n", opener=_private) as file:
+            yield file
+        part.replace(out)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write(rows: Iterable[Mapping[str, Any]], file: TextIO) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workflow.runner import Listener, Summary
 
 runs_app = typer.Typer(help="Lists, shows and deletes runs.", no_args_is_help=True)
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor store generations of earlier runs.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes to spread the cases over.")]
 Out = Annotated[Path | None, typer.Option("--out", help="JSON lines file; left out or `-`: stdout.")]
 
@@ -41,10 +42,18 @@ def replay_command(
     ] = "",
     limit: Annotated[int | None, typer.Option("--limit", help="First N cases, in order of case id.")] = None,
     strategy: Annotated[
-        str, typer.Option("--strategy", help="rstar (default), greedy, self-consistency or full-information.")
+        str,
+        typer.Option("--strategy", help="rstar (default), rap, greedy, self-consistency, best-of-n, full-information."),
     ] = "",
-    value: Annotated[str, typer.Option("--value", help="Value source of the search: self_consistency.")] = "",
-    chart_access: Annotated[str, typer.Option("--chart-access", help="hindsight.")] = "",
+    value: Annotated[
+        str,
+        typer.Option("--value", help="self_consistency (default), rap, or, with --split train alone, ground_truth."),
+    ] = "",
+    chart_access: Annotated[
+        str,
+        typer.Option("--chart-access", help="hindsight (default), or prospective: imagined until a turn is committed."),
+    ] = "",
+    preset: Annotated[str, typer.Option("--preset", help="default, paper or paper-8; other options come on top.")] = "",
     predecessors: Annotated[
         str, typer.Option("--predecessors", help="Earlier conclusions shown to a step: none (default) or predicted.")
     ] = "",
@@ -61,7 +70,7 @@ def replay_command(
     peer: Annotated[
         str, typer.Option("--peer", help="Model that verifies; the generator under other seeds when left out.")
     ] = "",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Use no cache of generations.")] = False,
+    no_cache: NoCache = False,
     batch_across_cases: Annotated[
         bool, typer.Option("--batch-across-cases", help="Share batches among cases; not available yet.")
     ] = False,
@@ -87,6 +96,7 @@ def replay_command(
         "strategy": strategy,
         "value": value,
         "chart_access": chart_access.lower(),
+        "preset": preset,
         "predecessors": predecessors,
         "seed": seed,
         "generator": generator,
@@ -100,7 +110,7 @@ def replay_command(
     def work(listener: Listener) -> Summary:
         from workflow.runner import replay
 
-        return replay(db, run, options, workers=workers, listener=listener)
+        return replay(db, run, options, workers=workers, listener=listener, cache=not no_cache)
 
     watched(db, run, work)
 
@@ -110,13 +120,14 @@ def resume_command(
     db: Db = DEFAULT_DB,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take steps again that failed.")] = False,
     workers: Workers = 1,
+    no_cache: NoCache = False,
 ) -> None:
     """Goes on with a run that was stopped, as it was configured."""
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import resume
 
-        return resume(db, run, retry_failed=retry_failed, workers=workers, listener=listener)
+        return resume(db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=not no_cache)
 
     watched(db, run, work)
 
@@ -136,6 +147,8 @@ def watched(db: str, run: str, work: Callable[[Listener], Summary]) -> Summary:
     before = f" ({summary.skipped} done before)" if summary.skipped else ""
     counts = counts or "nothing left to do"
     say(f"run {summary.run}: {summary.cases} cases{before} in {summary.seconds:.0f} s; {counts}")
+    if hits := summary.work.get("cache_hits", 0):
+        say(f"{hits} of {hits + summary.work['cache_misses']} requests to models were answered from the cache")
     if summary.statuses["failed"]:
         say(f"some steps failed; their records say why: `wardstar resume{option} --run {run} --retry-failed`")
         if summary.statuses["failed"] == sum(summary.statuses.values()):
@@ -195,7 +208,20 @@ def runs_delete(
         if not yes:
             typer.confirm(f"Delete run {name} with {number} records?", abort=True, err=True)
         store.delete(name)
-    say(f"run {name} deleted")
+    say(f"run {name} deleted; its generations stay for other runs until `wardstar runs prune`")
+
+
+@runs_app.command("prune")
+def runs_prune(
+    db: Db = DEFAULT_DB,
+    days: Annotated[int, typer.Option("--days", min=0, help="Those not used for so many days; 0: all.")] = 90,
+) -> None:
+    """Removes stored generations that no run has used lately. No record changes; another replay may cost time."""
+    from evaluation.store.generations import GenerationStore
+
+    with database(db) as engine:
+        number = GenerationStore(engine).prune(days)
+    say(f"{number} generations removed")
 
 
 def score_command(run: RunName, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:

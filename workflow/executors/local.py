@@ -31,11 +31,13 @@ class Job:
         url: database URL, password included.
         run_name: name of the run.
         retry_failed: take steps again that failed.
+        cache: answer from stored generations, and store new ones.
     """
 
     url: str
     run_name: str
     retry_failed: bool
+    cache: bool = True
 
 
 def run_in_process(
@@ -46,7 +48,7 @@ def run_in_process(
     Raises:
         UsageError, ModelError, StorageError: as `CaseWorker`.
     """
-    with CaseWorker(engine, run, retry_failed=job.retry_failed, on_rollout=on_rollout) as worker:
+    with CaseWorker(engine, run, retry_failed=job.retry_failed, on_rollout=on_rollout, cache=job.cache) as worker:
         for case_id in case_ids:
             yield worker.run(case_id)
 
@@ -100,7 +102,8 @@ def _end_with_parent() -> None:
 
 def _run(case_id: str) -> CaseReport:
     if not _worker:  # here and not in `_begin`, so that an error reaches the parent as itself
-        engine = open_database(_job[0].url, create=False)
-        run = RunStore(engine).get(_job[0].run_name)
-        _worker.append(CaseWorker(engine, run, retry_failed=_job[0].retry_failed))
+        job = _job[0]
+        engine = open_database(job.url, create=False)
+        run = RunStore(engine).get(job.run_name)
+        _worker.append(CaseWorker(engine, run, retry_failed=job.retry_failed, cache=job.cache))
     return _worker[0].run(case_id)

@@ -1,0 +1,85 @@
+"""A stored search tree as a page of its own, that works from a file: to look at, to read and to replay."""
+
+from __future__ import annotations
+
+import json
+
+from markupsafe import Markup
+
+from evaluation.record import RunRecord
+from evaluation.review import page_data, tree_svg, tree_view, words
+from evaluation.review.rendering import asset, assets, environment
+from evaluation.review.tree_words import LEGEND, TEXT
+
+_MARK = '<meta name="generator" content="wardstar tree">'
+_SPOKEN = ("play", "pause", "before", "rollout", "after", "then", "not_yet", "beyond", "fold", "unfold")
+
+
+def render_tree(record: RunRecord, run_name: str, commit: int | None = None) -> str:
+    """Returns the page of a record's tree as one HTML file that loads nothing and sends nothing.
+
+    The address may name a turn and a rollout: `#n12.3` opens node 12 as it was after rollout 3. A record without the
+    order of its rollouts gives a page without the replay, which says so.
+
+    Args:
+        record: a record that holds a tree.
+        run_name: name of its run, for the heading.
+        commit: the tree before that commit of a prospective search; None for the last tree.
+
+    Raises:
+        ValueError: the record holds no tree.
+        UsageError: no such commit.
+    """
+    which = tree_view.commit_words(record, commit)
+    record = record if commit is None else tree_view.at_commit(record, commit)
+    nodes = tree_view.nodes_of(record)
+    if not nodes:
+        raise ValueError("the record holds no tree")
+    path = tree_svg.winning_path(nodes, record.winner)
+    drawn = tree_svg.drawn_nodes(nodes, path)
+    rollouts, reason = tree_view.rollouts_of(record)
+    low, high = tree_svg.value_range(drawn)
+    _, status_words = page_data.status_text(record)
+    bars, _ = page_data.bars(record)
+    return (
+        environment()
+        .get_template("tree.html")
+        .render(
+            t=TEXT,
+            legend=LEGEND,
+            mark=Markup(_MARK),
+            case_id=words.short(record.case_id, 120),
+            step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
+            run_name=words.short(run_name, 120),
+            question=words.short(record.question, 300),
+            vignette=page_data.vignette(record),
+            answer=page_data.answer_text(record),
+            leading=bars[0].display if bars else "",
+            share=bars[0].share if bars else "",
+            status_words=status_words,
+            svg=draw_tree(record, operable=True),
+            details=tree_view.details(record, drawn, path),
+            which=which,
+            left_out=TEXT["left_out"].format(drawn=len(drawn), all=len(nodes)) if len(drawn) < len(nodes) else "",
+            rollouts=",".join(str(i) for i in rollouts),
+            no_replay=reason,
+            c="" if tree_view.exploration(record) is None else repr(tree_view.exploration(record)),
+            low=repr(low),
+            high=repr(high),
+            idle=sum(not n["visits"] for n in drawn),
+            spoken=json.dumps({name: TEXT[name] for name in _SPOKEN}),
+            shades=range(tree_svg.SHADES),
+            **assets(asset("tree.js"), "tree.css"),
+        )
+    )
+
+
+def render_svg(record: RunRecord) -> str:
+    """Returns the drawing of a record's tree as an SVG file of its own; the words lie in its tooltips."""
+    return tree_svg.standalone(draw_tree(record), asset("tree_svg.css"))
+
+
+def draw_tree(record: RunRecord, *, operable: bool = False) -> Markup:
+    """Returns the drawing of a record's tree as an SVG element, as pages embed it; empty without a tree."""
+    notes = tree_view.notes_of(record)
+    return tree_svg.draw(record.tree, record.winner, page_data.item_words(record), notes, operable=operable)
