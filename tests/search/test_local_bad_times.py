@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_llama import letter_ids, make_tiny, prompt
+from tiny_llama import TOKEN_BYTES, letter_ids, make_tiny, prompt
 
 from clinical_data.errors import ModelError
 from search.models.language_model import Constraint, GenerateRequest, Sampling, ScoreRequest
@@ -168,7 +168,7 @@ def test_what_exceeds_the_context_is_named_with_its_lengths(tiny):
 @pytest.mark.parametrize("error", [RuntimeError("a kernel died"), IndexError("index"), KeyboardInterrupt()])
 def test_a_model_that_breaks_leaves_the_engine_usable(folder, tiny, monkeypatch, at, error):
     expected = draw(tiny, "the patient has pain", range(8))
-    other = TransformersModel.load(str(folder), dtype="fp32", cache_mb=0.02)
+    other = TransformersModel.load(str(folder), dtype="fp32", cache_mb=15 * TOKEN_BYTES / 1e6)
     calls = iter(range(1, 100))
     with monkeypatch.context() as patch:
         fail_when(patch, other, lambda rows: next(calls) == at, error)

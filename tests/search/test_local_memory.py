@@ -1,9 +1,11 @@
 """The memory that the local back-end keeps: bounded in bytes, whatever is asked of it."""
 
 import pytest
+import torch
 from tiny_llama import TOKEN_BYTES, make_tiny, prompt
 
 from clinical_data.errors import UsageError
+from search.models.kv_cache import PrefixCache, States
 from search.models.language_model import Constraint, GenerateRequest, Sampling, ScoreRequest
 from search.models.transformers import TransformersModel
 
@@ -74,3 +76,18 @@ def test_no_memory_at_all_is_enough(folder):
 def test_sizes_that_cannot_be(folder, options):
     with pytest.raises(UsageError):
         TransformersModel.load(str(folder), **options)
+
+
+def test_what_is_looked_at_again_is_forgotten_last():
+    cache = PrefixCache(limit=4)
+    states = States(torch.zeros(2, 1, 1, 2, 1), torch.zeros(2, 1))
+    for ids in ((1, 1), (2, 2)):
+        cache.tick()
+        cache.append(ids, states)
+    cache.tick()
+    assert cache.last_hidden((1, 1)).shape == (1,)
+    with pytest.raises(KeyError):
+        cache.last_hidden((1, 2))
+    cache.tick()
+    cache.trim(room=1)
+    assert (cache.match((1, 1)), cache.match((2, 2)), cache.tokens) == (2, 0, 2)

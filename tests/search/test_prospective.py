@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import make_case, make_problem
+from conftest import finding, make_case, make_problem
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -128,8 +128,6 @@ def test_the_same_search_twice_gives_the_same_bytes_whatever_the_wave_says_of_th
 
 
 def test_later_facts_change_nothing():
-    from conftest import finding
-
     late = [finding("lactate", 9.9, 361), finding("vitals", "SECRET", 1000)]
     assert search(seed=2) == search(seed=2, problem=make_problem(make_case(extra=late)))
 

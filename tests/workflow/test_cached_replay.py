@@ -54,7 +54,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         return number
 
     monkeypatch.setattr(case_worker, "WITHOUT_COST", ())
-    monkeypatch.setattr(case_worker, "load_model", lambda spec: Counted(int(spec.removeprefix("random:"))))
+    monkeypatch.setattr(case_worker, "load_model", lambda spec, **_: Counted(int(spec.removeprefix("random:"))))
     count()
     return count
 

@@ -138,7 +138,7 @@ def test_the_run_is_committed_before_models_load(
     url = fill(1)
     seen = []
 
-    def load(spec: str) -> Any:
+    def load(spec: str, **options: Any) -> Any:
         seen.append(status(url, "one"))
         raise ModelError("weights missing")
 
@@ -266,4 +266,9 @@ def test_a_configuration_survives_json_and_notices_change(options: ReplayOptions
 def test_options_come_from_a_toml_file(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('chart-access = "hindsight"\nsteps = ["first"]\n[search]\nrollouts = 4\n')
-    assert read_options(path) == {"chart_access": "hindsight", "steps": ("first",), "settings": {"rollouts": 4}}
+    assert read_options(path) == {
+        "chart_access": "hindsight",
+        "steps": ("first",),
+        "settings": {"rollouts": 4},
+        "models": {},
+    }
