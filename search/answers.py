@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from clinical_data.case import Coding
@@ -67,7 +67,7 @@ def rank(
     shares: Mapping[str, float],
     vocabulary: Vocabulary,
     supporting: tuple[str, ...] = (),
-    first: Mapping[str, float] | None = None,
+    first: Collection[str] = (),
 ) -> Conclusion:
     """Returns shares by key as a ranked conclusion; ties go by key.
 
@@ -75,11 +75,11 @@ def rank(
         shares: probability per key: a code of the vocabulary, or the words of an answer outside it.
         vocabulary: gives words and system.
         supporting: ids of findings.
-        first: scores that rank before the shares (class scores of a search).
+        first: keys that stand before all others (the answer of a search).
     """
     order = sorted(sorted(shares), key=shares.__getitem__, reverse=True)  # stable: equal shares stay in order of keys
     if first:
-        order.sort(key=lambda key: first.get(key, 0.0), reverse=True)
+        order.sort(key=lambda key: key not in first)
     system, entries = vocabulary.system, vocabulary.by_code
     ranked = tuple(
         [

@@ -129,9 +129,10 @@ def majority(candidates: Sequence[Candidate], vocabulary: Vocabulary, abstain_be
     used = _answered(candidates)
     weights = [float(c.multiplicity) for c in used]
     total = sum(c.multiplicity for c in candidates)
-    scores: dict[str, float] = defaultdict(float)
+    counts: Counter[str] = Counter()
     for candidate in used:
-        scores[_key(candidate)] += candidate.multiplicity / total if total else 0.0
+        counts[_key(candidate)] += candidate.multiplicity
+    scores = {key: n / total if total else 0.0 for key, n in counts.items()}  # counted first: equal counts stay equal
     merits = [(float(c.verification.verified), c.multiplicity, c.value) for c in used]
     ties = class_masses(used, verified_only=False)
     return _decide(candidates, used, weights, scores, vocabulary, abstain_below, merits, ties)
@@ -218,7 +219,7 @@ def _decide(
         ((m, c) for m, c in zip(merits or [(w,) for w in weights], used, strict=True) if _key(c) == leader),
         key=lambda pair: (pair[0], -pair[1].node),
     )
-    conclusion = _mixture(used, weights, scores, best.trajectory.conclusion, vocabulary)
+    conclusion = _mixture(used, weights, best.trajectory.conclusion, vocabulary)
     conclusion = replace(conclusion, draws=draws, unparseable=unparseable)
     if margin < abstain_below:
         reason = f"the two leading answers are closer than {abstain_below:g}"
@@ -236,11 +237,12 @@ def _why_unverified(candidates: Sequence[Candidate]) -> str:
 def _mixture(
     used: Sequence[Candidate],
     weights: Sequence[float],
-    scores: Mapping[str, float],
     best: Conclusion,
     vocabulary: Vocabulary,
 ) -> Conclusion:
     """Returns the winner's answer first, then the others by the average of the trajectories' distributions.
+
+    So the list falls from its second answer on; the first may stand above a more probable one that was not verified.
 
     Of a set the items are ranked: those chosen first, each with the average of its marginals.
     """
@@ -252,8 +254,8 @@ def _mixture(
         for hypothesis in candidate.trajectory.conclusion.ranked:
             shares[hypothesis.key] += weight / total * hypothesis.probability
     if not best.chosen:
-        return rank(shares, vocabulary, best.supporting, first={**scores, str(best.answer_key): 2.0})
-    ranked = rank(shares, vocabulary, best.supporting, first=dict.fromkeys(best.chosen, 1.0))
+        return rank(shares, vocabulary, best.supporting, first=(str(best.answer_key),))
+    ranked = rank(shares, vocabulary, best.supporting, first=best.chosen)
     chosen = tuple(h.key for h in ranked.ranked[: len(best.chosen)])
     return replace(ranked, answer_key=best.answer_key, chosen=chosen)
 

@@ -149,6 +149,15 @@ CANDIDATES = st.lists(
 )
 
 
+def test_equal_counts_of_a_majority_are_a_tie_in_any_order():
+    """As sums of shares, 2/14 + 3/14 + 1/14 and 1/14 + 1/14 + 4/14 differ in the last bit."""
+    rows = [("sepsis", 2), ("sepsis", 3), ("pneumonia", 1), ("pneumonia", 1), ("pneumonia", 4), ("heart-failure", 2)]
+    some = [candidate(n, key, value=0.0, times=times) for n, (key, times) in enumerate([*rows, ("sepsis", 1)])]
+    for order in (some, some[::-1]):
+        verdict = choose("majority", *order)
+        assert (found(verdict)[0], verdict.margin) == ("pneumonia", 0.0)
+
+
 @given(rows=CANDIDATES, rule=st.sampled_from(list(FINAL_RULES)), delta=st.floats(0.0, 0.3))
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_what_holds_for_every_rule(rows, rule, delta):
@@ -192,3 +201,14 @@ def test_a_whole_search_under_every_rule(rule, problem, models, settings):
         assert math.prod(winner.path_values) ** power(winner.path_values) == max(merit)
     if rule == "best-value":
         assert winner.value == max(c.value for c in result.candidates)
+
+
+@pytest.mark.parametrize("rule", FINAL_RULES)
+def test_after_the_answer_the_list_falls_by_probability(rule):
+    """A class with a trajectory of its own stands above a more probable one only if it is the answer."""
+    shares = {"sepsis": 0.5, "embolism": 0.3, "pneumonia": 0.2}
+    strong = Candidate(1, Trajectory((), rank(shares, VOCABULARY)), 3, 0.9, Verification(1.0), (0.9,))
+    verdict = choose(rule, strong, candidate(2, "pneumonia", value=0.1, agreed=1.0, path=(0.1,)))
+    falling = [h.probability for h in verdict.conclusion.ranked[1:]]
+    assert verdict.conclusion.answer_key == "sepsis"
+    assert falling == sorted(falling, reverse=True)
