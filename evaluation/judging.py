@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from clinical_data.ground_truth import GroundTruth
 from clinical_data.vocabulary import Vocabulary
 from evaluation import matching
+from search.answers import jaccard
 from search.trajectory import Conclusion
+from search.value import Judge
 
 
-def judge_of(truth: GroundTruth | None, vocabulary: Vocabulary) -> Callable[[Conclusion], float] | None:
+def judge_of(truth: GroundTruth | None, vocabulary: Vocabulary) -> Judge | None:
     """Returns a function from a conclusion to how right it is, in [0, 1]; None where no label was recorded.
 
     One answer: 1 in the class of the principal label, at the level of the answer key; 0.5 for a near miss that the
@@ -28,7 +28,7 @@ def judge_of(truth: GroundTruth | None, vocabulary: Vocabulary) -> Callable[[Con
             return 0.0
         if conclusion.chosen:
             chosen = {matching.answer_class(code, vocabulary) or code for code in conclusion.chosen}
-            return len(chosen & recorded) / len(chosen | recorded)
+            return jaccard(chosen, recorded)
         given = matching.answer_class(conclusion.answer_key, vocabulary)
         if given is None or principal is None:
             return 0.0

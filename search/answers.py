@@ -16,11 +16,6 @@ from search.trajectory import Conclusion, Hypothesis
 HALF = 0.5  # least marginal of an item of a set
 
 
-def choices(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Returns the answers as continuations of the answer cue, in the order of the vocabulary."""
-    return vocabulary.choices
-
-
 def softmax(logits: Sequence[float]) -> list[float]:
     """Returns probabilities that sum to 1; logits that are not finite get 0 (all of them: uniform)."""
     exp, isfinite = math.exp, math.isfinite

@@ -9,11 +9,10 @@ from clinical_data.chart import AnswerState
 from search.actions import ActionKind
 from search.budgets import Budget
 from search.desk import GENERATOR, Desk, Part
-from search.mcts import NO_PEER, OnRollout
+from search.mcts import OnRollout, result_of
 from search.problem import Models, SearchProblem
-from search.selection import final_rule
 from search.settings import SearchSettings
-from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn, Verification
+from search.trajectory import Candidate, SearchResult, Trajectory, Turn, Verification
 from search.turns import TurnMaker
 from search.value import Judge, value_source
 from search.world_model import evaluated
@@ -87,7 +86,7 @@ def best_of_n(
     maker = TurnMaker.begin(problem, settings, seed)
     trajectories, reason = _sampled(maker, desk, on_rollout)
     candidates = [Candidate(i, t, 1, value(t, settings), Verification(None)) for i, t in enumerate(trajectories)]
-    return _chosen("best-value", candidates, desk, maker, reason)
+    return result_of(candidates, "best-value", maker, desk, checked=False, reason=reason)
 
 
 def full_information(
@@ -141,21 +140,4 @@ def _sampled(maker: TurnMaker, desk: Desk, on_rollout: OnRollout) -> tuple[list[
 def _result(trajectories: Sequence[Trajectory], desk: Desk, maker: TurnMaker, reason: str = "") -> SearchResult:
     """Returns the majority vote over trajectories."""
     candidates = [Candidate(i, t, 1, t.conclusion.share, Verification(None)) for i, t in enumerate(trajectories)]
-    return _chosen("majority", candidates, desk, maker, reason)
-
-
-def _chosen(rule: str, candidates: list[Candidate], desk: Desk, maker: TurnMaker, reason: str = "") -> SearchResult:
-    """Returns what a final selection rule makes of trajectories that no peer has seen."""
-    verdict = final_rule(rule)(candidates, maker.problem.vocabulary, maker.settings.abstain_below)
-    why = NO_PEER if verdict.status is Status.UNVERIFIED else verdict.reason
-    return SearchResult(
-        status=verdict.status,
-        conclusion=verdict.conclusion,
-        winner=verdict.winner.node if verdict.winner else None,
-        candidates=candidates,
-        margin=verdict.margin,
-        rollouts=len(candidates),
-        tokens=desk.tokens,
-        calls=desk.calls,
-        reason="; ".join(r for r in (why, reason) if r),
-    )
+    return result_of(candidates, "majority", maker, desk, checked=False, reason=reason)

@@ -300,20 +300,36 @@ def grow(search: Search, budget: Budget, on_rollout: OnRollout = None) -> str:
 
 def conclude(search: Search, reason: str = "") -> SearchResult:
     """Returns the result of a finished search; `reason` says why it ended early."""
-    candidates = search.candidates()
-    settings = search.maker.settings
-    verdict = final_rule(settings.selection)(candidates, search.maker.problem.vocabulary, settings.abstain_below)
-    why = NO_PEER if verdict.status is Status.UNVERIFIED and not search.checks else verdict.reason
+    candidates, rule = search.candidates(), search.maker.settings.selection
+    result = result_of(candidates, rule, search.maker, search.desk, checked=bool(search.checks), reason=reason)
+    result.tree = search.tree.to_json()
+    return result
+
+
+def result_of(
+    candidates: list[Candidate], rule: str, maker: TurnMaker, desk: Desk, *, checked: bool, reason: str = ""
+) -> SearchResult:
+    """Returns what a final selection rule makes of trajectories.
+
+    Args:
+        candidates: the trajectories; their multiplicities sum to the rollouts.
+        rule: name of the rule.
+        maker: knows the problem and its settings.
+        desk: holds the calls and the token counts.
+        checked: a peer was asked.
+        reason: why the strategy ended early.
+    """
+    verdict = final_rule(rule)(candidates, maker.problem.vocabulary, maker.settings.abstain_below)
+    why = NO_PEER if verdict.status is Status.UNVERIFIED and not checked else verdict.reason
     return SearchResult(
         status=verdict.status,
         conclusion=verdict.conclusion,
         winner=verdict.winner.node if verdict.winner else None,
-        tree=search.tree.to_json(),
         candidates=candidates,
         peer_agreement=verdict.winner.verification.agreement if verdict.winner else None,
         margin=verdict.margin,
-        rollouts=search.tree.root.visits,
-        tokens=search.desk.tokens,
-        calls=search.desk.calls,
+        rollouts=sum(c.multiplicity for c in candidates),
+        tokens=desk.tokens,
+        calls=desk.calls,
         reason="; ".join(r for r in (why, reason) if r),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from search.actions import ActionKind, depth_of
+from search.actions import ActionKind
 from search.trajectory import Conclusion, Trajectory, Turn
 
 
@@ -98,14 +98,6 @@ class Tree:
             turns.append(node.turn)
             node = self.nodes[node.parent]
         return tuple(turns[::-1])
-
-    def kinds_to(self, node: Node) -> tuple[ActionKind, ...]:
-        """Returns the kinds of the turns from the root to a node."""
-        return tuple(t.action.kind for t in self.turns_to(node))
-
-    def depth(self, node: Node) -> int:
-        """Returns the depth of a node: turns, requests not counted."""
-        return depth_of(self.kinds_to(node))
 
     def children(self, node: Node) -> list[Node]:
         """Returns the generated children of a node, slot by slot."""

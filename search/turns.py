@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from clinical_data.catalogue import CatalogueItem
 from clinical_data.chart import AnswerState
 from clinical_data.vocabulary import normalise
-from search import answers, prompts, votes
+from search import prompts, votes
 from search.actions import Action, ActionKind
 from search.desk import GENERATOR, Ask, Part, samples_of, scores_of
 from search.models.language_model import (
@@ -78,7 +78,7 @@ class TurnMaker:
         if self.settings.calibration == "none" or not votes.is_exact(self.problem, self.settings):
             return
         prompt = prompts.without_case(self.opening, prompts.answer_cue(self.problem))
-        request = ScoreRequest(prompt, answers.choices(self.problem.vocabulary))
+        request = ScoreRequest(prompt, self.problem.vocabulary.choices)
         replies = yield [Ask(role, "prior", request) for role in roles]
         for role, reply in zip(roles, replies, strict=True):
             self.priors[role] = scores_of(reply).mean_logprobs
@@ -133,10 +133,8 @@ class TurnMaker:
         questions = _distinct(written) if self.settings.merge == "equal" else written
         stems = [(cue, Segment(q.text, q.token_ids), reply_cue) for q in questions]
         replies = yield from self._replies(spot, stems, "ask-reply")
-        return [
-            replace(_voted(ActionKind.ASK, stem, drawn), text=f"{q.text.strip()} {majority(drawn).text.strip()}")
-            for q, stem, drawn in zip(questions, stems, replies, strict=True)
-        ]
+        turns = [_voted(ActionKind.ASK, stem, drawn) for stem, drawn in zip(stems, replies, strict=True)]
+        return [replace(t, text=f"{q.text.strip()} {t.text}") for q, t in zip(questions, turns, strict=True)]
 
     def reask(self, spot: Spot) -> Part[list[Turn]]:
         """Answers the last sub-question again (REASK)."""

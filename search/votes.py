@@ -62,7 +62,7 @@ class Poll:
 
     def draws(self, numbers: Sequence[int]) -> list[Ask]:
         """Returns the asks of some draws, by their numbers."""
-        s, names = self.settings, answers.choices(self.problem.vocabulary)
+        s, names = self.settings, self.problem.vocabulary.choices
         most = min(self.problem.most, len(names)) if self.several else 1
         sampling = Sampling(s.turn_tokens * most, s.temperature, s.top_p)
         constraint = None if self.free else Constraint(names, most)
@@ -108,7 +108,7 @@ def hold(poll: Poll) -> Part[Outcome]:
 def exact(poll: Poll) -> Part[Outcome]:
     """Asks for the likelihood of every answer of the vocabulary, in one pass."""
     vocabulary = poll.problem.vocabulary
-    (reply,) = yield [Ask(poll.role, "vote", ScoreRequest(poll.prompt, answers.choices(vocabulary)))]
+    (reply,) = yield [Ask(poll.role, "vote", ScoreRequest(poll.prompt, vocabulary.choices))]
     scores = scores_of(reply)
     conclusion = answers.exact_vote(scores, vocabulary, poll.supporting, poll.prior)
     codes = [e.code for e in vocabulary.entries]

@@ -100,7 +100,8 @@ class Grower:
         if action.kind is ActionKind.FINISH:
             conclusion = Conclusion((Hypothesis(_code(text), text, SYSTEM, _code(text), value),), _code(text))
         above = self.tree.nodes[parent]
-        slots = [Slot(k) for k in legal_kinds((*self.tree.kinds_to(above), action.kind))]
+        before = [t.action.kind for t in self.tree.turns_to(above)]
+        slots = [Slot(k) for k in legal_kinds((*before, action.kind))]
         node_id = len(self.tree.nodes)
         self.tree.add(
             Node(

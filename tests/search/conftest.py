@@ -98,3 +98,28 @@ def models():
 @pytest.fixture
 def settings():
     return SearchSettings(think=2, ask=2, ask_votes=2, request=2, max_requests=2)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A random two-layer model on disk."""
+    from tiny_llama import make_tiny  # loads torch
+
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(folder):
+    """It as the search sees it, in fp32 on one thread."""
+    from search.models.transformers import TransformersModel
+
+    return TransformersModel.load(str(folder), dtype="fp32", threads=1)
+
+
+@pytest.fixture(scope="session")
+def stock(folder):
+    """It as stock transformers sees it."""
+    import torch
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

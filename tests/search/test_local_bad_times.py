@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_llama import TOKEN_BYTES, letter_ids, make_tiny, prompt
+from tiny_llama import TOKEN_BYTES, letter_ids, prompt
 
 from clinical_data.errors import ModelError
 from search.models.language_model import Constraint, GenerateRequest, Sampling, ScoreRequest
@@ -12,16 +12,6 @@ from search.models.transformers import TransformersModel
 
 HOT = Sampling(max_new_tokens=10, temperature=1.0, top_p=0.9)
 WORDS = ("fever", "pain", "rest")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def tiny(folder):
-    return TransformersModel.load(str(folder), dtype="fp32", threads=1)
 
 
 def draw(model, text="the patient", seeds=range(16), **options):

@@ -6,11 +6,10 @@ from collections import Counter
 
 import pytest
 import torch
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tiny_llama import EOS, letter_ids, make_tiny, prompt, stock_logits, stock_logprob
+from tiny_llama import EOS, letter_ids, prompt, stock_logits, stock_logprob
 
 from search.models.choice_walk import ChoiceWalk, make_menu
 from search.models.language_model import Constraint, GenerateRequest, Sampling
@@ -23,21 +22,6 @@ PLAIN = Sampling(max_new_tokens=60, temperature=1.0, top_p=1.0)
 HOT = Sampling(max_new_tokens=60, temperature=1.7, top_p=0.9)
 ONE = Constraint(CHOICES)
 SEVERAL = Constraint(CHOICES, most=3, separator=". ")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def tiny(folder):
-    return TransformersModel.load(str(folder), dtype="fp32", threads=1)
-
-
-@pytest.fixture(scope="module")
-def stock(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def legal_lists(choices, separator, most):

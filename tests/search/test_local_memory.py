@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_llama import TOKEN_BYTES, make_tiny, prompt
+from tiny_llama import TOKEN_BYTES, prompt
 
 from clinical_data.errors import UsageError
 from search.models.kv_cache import PrefixCache, States
@@ -11,11 +11,6 @@ from search.models.transformers import TransformersModel
 
 SAMPLING = Sampling(max_new_tokens=12, temperature=1.0, top_p=0.9)
 BYTES = 500 * TOKEN_BYTES
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def load(folder, size=2e9):

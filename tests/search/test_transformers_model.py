@@ -22,21 +22,6 @@ HOT = Sampling(max_new_tokens=10, temperature=1.0, top_p=0.9, stop=("\n",))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def tiny(folder):
-    return TransformersModel.load(str(folder), dtype="fp32", threads=1)
-
-
-@pytest.fixture(scope="module")
-def stock(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
 def real():
     if not embedded.is_installed():
         pytest.skip("the embedded model is not installed: wardstar models install")

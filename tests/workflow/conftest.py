@@ -13,6 +13,7 @@ from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Pa
 from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
 from clinical_data.store.case_store import CaseStore
 from evaluation.store import open_database
+from workflow.cli import main
 
 with warnings.catch_warnings():  # the package reads its files in a deprecated way when it is first imported
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -94,6 +95,25 @@ def make_case(number: int, *, stay: int = 4000) -> LabelledCase:
         "discharge_diagnosis": GroundTruth(case.case_id, "discharge_diagnosis", (), "not recorded"),
     }
     return LabelledCase(case, truth)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Returns a function that runs the command line in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("WARDSTAR_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture
