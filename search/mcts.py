@@ -194,22 +194,40 @@ class Search:
         add at most 1 (value 1, agreement 1) to another class. Only once every peer check is in. Where requests are
         imagined: the turn to commit.
         """
-        settings = self.maker.settings
-        done = self.tree.root.visits
-        left = settings.rollouts - done
-        if settings.stop == "never" or done < EARLIEST_STOP or done <= left:
-            return False  # no lead exceeds the rollouts done
-        if not all(c.done for c in self.checks.values()):
+        settings, left = self.maker.settings, self._left()
+        if not self._may_end() or not all(c.done for c in self.checks.values()):
             return False
         if self.imagines:
             return self._commit_settled(left)
-        if settings.selection != "verified":
-            return False  # the bound below is that of class scores
         candidates = self.candidates()
         masses = sorted(class_masses(candidates, verified_only=self.peer).values(), reverse=True)
         lead = masses[0] - (masses[1] if len(masses) > 1 else 0.0) if masses else 0.0
         most = sum(mass(c, verified_only=False) for c in candidates) + left
         return lead > left and (lead - left) / most >= settings.abstain_below
+
+    def hinges_on_checks(self) -> bool:
+        """Says whether the search would be settled now if the peer checks under way all favoured one class."""
+        pending = {node for node, check in self.checks.items() if not check.done}
+        if not pending or self.imagines or not self._may_end():
+            return False
+        candidates = self.candidates()
+        sure = class_masses(candidates, verified_only=True)
+        hoped = class_masses([c for c in candidates if c.node in pending], verified_only=False)
+        for key in hoped:
+            others = max((m for other, m in sure.items() if other != key), default=0.0)
+            if sure.get(key, 0.0) + hoped[key] - others > self._left():
+                return True
+        return False
+
+    def _left(self) -> int:
+        return self.maker.settings.rollouts - self.tree.root.visits
+
+    def _may_end(self) -> bool:
+        """Says whether settings and rollouts done admit an early end at all: no lead exceeds the rollouts done."""
+        settings, done = self.maker.settings, self.tree.root.visits
+        if settings.stop == "never" or done < EARLIEST_STOP or done <= self._left():
+            return False
+        return self.imagines or settings.selection == "verified"  # the bounds are those of class scores
 
     def _commit_settled(self, left: int) -> bool:
         """Says whether the best child stays the most visited; never of FINISH, whose tree gives the answer."""
@@ -273,7 +291,8 @@ def roles(models: Models, *, peer: bool) -> tuple[str, ...]:
 def grow(search: Search, budget: Budget, on_rollout: OnRollout = None) -> str:
     """Runs rollouts in waves until they or a budget are spent, or the tree is settled.
 
-    At least one wave is run, however small the budget. Peer checks that have begun by then are finished later.
+    At least one wave is run, however small the budget. Peer checks share the batches of the next wave; those on which
+    an early end hinges are finished first. What is still under way at the end is finished later.
 
     Returns:
         Which budget ended it, in words; empty for none.
@@ -291,6 +310,8 @@ def grow(search: Search, budget: Budget, on_rollout: OnRollout = None) -> str:
         if search.peer:
             for running in wave:
                 search.check(running.result)
+            if search.hinges_on_checks():
+                search.desk.finish()
         if on_rollout is not None:
             on_rollout(root.visits)
         if budget.limited:

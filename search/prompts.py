@@ -23,14 +23,16 @@ MOST_VALUES = 3  # of one measurement, the latest, oldest first
 MOST_TEXT = 320  # characters of one text finding
 MOST_ANSWER = 700  # characters of one answer of the chart
 
-HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}\nPossible answers: {options}.\n\n"
+# White space opens a segment and never ends one: a prompt then has the tokens of its whole text, on which sets train.
+HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}\nPossible answers: {options}."
+CASE = "\n\nPatient: {vignette}."
 CUES = {
     ActionKind.THINK: "\nThought:",
     ActionKind.ASK: "\nQuestion:",
     ActionKind.REPHRASE: "\nIn other words:",
     ActionKind.REQUEST: "\nRequest:",
 }
-NO_CASE = "Patient: not described."
+NO_CASE = CASE.format(vignette="not described")
 REPLY_CUE = "\nReply:"
 REASK_CUE = "\nReply, thinking again:"
 PEER_CUE = "\nA second doctor takes over here, without knowing the first one's answer.\nThought:"
@@ -50,7 +52,7 @@ def opening(problem: SearchProblem) -> Prompt:
     """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case."""
     options = "; ".join(e.display for e in problem.vocabulary.entries)
     header = HEADER.format(clock=problem.clock_text, question=problem.question, options=options)
-    lines = [f"Patient: {vignette(problem.chart)}."]
+    lines = [CASE.format(vignette=vignette(problem.chart))]
     lines += [f"Earlier conclusion: {flat(text)}" for text in problem.earlier]
     for item in problem.opening:
         answer = problem.chart.request(item)

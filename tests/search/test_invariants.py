@@ -78,7 +78,7 @@ def test_an_early_stop_comes_after_four_rollouts_and_keeps_status_and_answer():
             assert short.rollouts == full.rollouts or short.rollouts >= 4
         else:
             assert short.tree["nodes"] == full.tree["nodes"]
-    assert early >= 10
+    assert early >= 28  # 26 if checks on which an end hinges were left to the next wave
 
 
 def test_four_rollouts_are_done_before_an_early_stop():

@@ -21,7 +21,7 @@ from search.strategies import STRATEGIES, run_search
 from search.trajectory import Status
 from search.tree import Node, Slot, Tree
 
-SMALL = SearchSettings(think=2, ask=2, ask_votes=2, request=2, max_requests=2)
+SMALL = SearchSettings(think=2, ask=2, ask_votes=2, request=2, max_requests=2, stop="never")
 
 
 def random_models(seed):
@@ -175,7 +175,7 @@ def test_no_items_one_answer_and_no_requests_still_conclude():
 def test_early_stop_keeps_the_winner():
     rule = {"if": "thinking about it", "ends": "Working diagnosis:", "scores": {"sepsis": 0.0}}
     model = ScriptedModel({"score": [rule], "mean_logprob": -40.0, "text": " thinking about it"})
-    options = replace(SMALL, rollouts=32, exploration=0.1)
+    options = replace(SMALL, rollouts=32, exploration=0.1, stop="settled")
     result = rstar(make_problem(items=()), Models(model, model), options, 0)
     assert 4 <= result.rollouts < 32
     assert result.status is Status.VERIFIED

@@ -55,3 +55,13 @@ def test_every_unanswered_state_has_words_of_its_own_and_none_reads_as_normal():
 def test_age_is_never_finer_than_safe_harbour():
     case = make_case()
     assert "67 years" in prompts.vignette(make_problem(case).chart)
+
+
+def test_no_segment_ends_in_white_space():
+    """Else a model tuned on whole texts would meet other tokens in the search."""
+    problem = make_problem(earlier=("triage: urgent",))
+    opened = prompts.opening(problem)
+    answer = problem.chart.request(problem.opening[0])
+    parts = [*opened, *prompts.without_case(opened, prompts.answer_cue(problem))]
+    parts += prompts.request_segments("troponin", answer)
+    assert not [s.text for s in parts if s.text != s.text.rstrip()]
