@@ -24,7 +24,8 @@ MOST_TEXT = 320  # characters of one text finding
 MOST_ANSWER = 700  # characters of one answer of the chart
 
 # White space opens a segment and never ends one: a prompt then has the tokens of its whole text, on which sets train.
-HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}\nPossible answers: {options}."
+HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}"
+ANSWERS = "\nPossible answers: {answers}."
 CASE = "\n\nPatient: {vignette}."
 CUES = {
     ActionKind.THINK: "\nThought:",
@@ -48,10 +49,16 @@ UNANSWERED = {
 PERSON = {"female": "woman", "male": "man"}
 
 
-def opening(problem: SearchProblem) -> Prompt:
-    """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case."""
-    options = "; ".join(e.display for e in problem.vocabulary.entries)
-    header = HEADER.format(clock=problem.clock_text, question=problem.question, options=options)
+def opening(problem: SearchProblem, answer_list: str = "shown") -> Prompt:
+    """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case.
+
+    Args:
+        problem: what is asked.
+        answer_list: `shown`, or `hidden` to leave the answers out.
+    """
+    header = HEADER.format(clock=problem.clock_text, question=problem.question)
+    if answer_list == "shown":
+        header += ANSWERS.format(answers="; ".join(e.display for e in problem.vocabulary.entries))
     lines = [CASE.format(vignette=vignette(problem.chart))]
     lines += [f"Earlier conclusion: {flat(text)}" for text in problem.earlier]
     for item in problem.opening:

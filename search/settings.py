@@ -19,6 +19,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "expansion": ("slot", "node"),
     "merge": ("equal", "never"),
     "stop": ("settled", "never"),
+    "answer_list": ("shown", "hidden"),
     "chart_access": ("hindsight", "prospective"),
 }
 
@@ -52,6 +53,8 @@ class SearchSettings:
         expansion: `slot` generates the children of one slot when it is first taken, `node` those of all slots at once.
         merge: siblings of `equal` key become one node, or `never`.
         stop: the search ends when its answer is `settled`, or `never` before all rollouts are done.
+        answer_list: the answers possible are `shown` in the prompt, or `hidden`: a model tuned on its vocabulary knows
+            them, and every prompt is shorter by them.
         chart_access: `hindsight` reads the chart in every branch, `prospective` imagines it and opens it on commit.
         value: name of the value source.
         selection: name of the final selection rule.
@@ -86,6 +89,7 @@ class SearchSettings:
     expansion: str = "slot"
     merge: str = "equal"
     stop: str = "settled"
+    answer_list: str = "shown"
     chart_access: str = "hindsight"
     value: str = "self_consistency"
     selection: str = "verified"

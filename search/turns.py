@@ -71,7 +71,7 @@ class TurnMaker:
     def begin(cls, problem: SearchProblem, settings: SearchSettings, seed: int) -> TurnMaker:
         """Returns the generator's maker for a problem; its seed derives from the run's, the case and the step."""
         own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
-        return cls(problem, settings, prompts.opening(problem), own_seed)
+        return cls(problem, settings, prompts.opening(problem, settings.answer_list), own_seed)
 
     def prepare(self, roles: Sequence[str]) -> Part[None]:
         """Asks each role for the likelihood of the answers without a case, where votes are exact and calibrated."""

@@ -4,6 +4,8 @@ from clinical_data.case import FindingKind
 from clinical_data.chart import Answer, AnswerState
 from search import prompts
 from search.models.language_model import prompt_text
+from search.settings import SearchSettings
+from search.turns import TurnMaker
 
 
 def recorded(*findings):
@@ -18,6 +20,15 @@ def test_opening_says_clock_question_answers_patient_and_complaint():
         "Earlier conclusion: triage: urgent\n"
         "Complaint: short of breath"
     )
+
+
+def test_answers_can_be_left_out_of_the_prompt():
+    problem = make_problem()
+    shown, hidden = prompts.opening(problem), prompts.opening(problem, "hidden")
+    assert shown[1:] == hidden[1:]
+    assert shown[0].text == hidden[0].text + "\nPossible answers: pneumonia; heart failure; sepsis; pulmonary embolism."
+    search = TurnMaker.begin(problem, SearchSettings(answer_list="hidden"), 0)
+    assert search.opening == hidden
 
 
 def test_the_instruction_is_the_same_for_every_case():
