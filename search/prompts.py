@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 
 from clinical_data.case import PRESENT, Finding
@@ -15,13 +16,15 @@ from clinical_data.naming import short_name, unit_text
 from search.actions import ActionKind
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
+from search.settings import SearchSettings
 from search.trajectory import Turn
 
 TEMPLATE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
-MOST_VALUES = 3  # of one measurement, the latest, oldest first
 MOST_TEXT = 320  # characters of one text finding
-MOST_ANSWER = 700  # characters of one answer of the chart
+MOST_TEXTS = 3  # of one name: choices ticked together are findings of their own
+BETWEEN = "; "  # measurements of one answer
+DEFAULTS = SearchSettings()
 
 # White space opens a segment and never ends one: a prompt then has the tokens of its whole text, on which sets train.
 HEADER = "A doctor reviews a hospital record as it was known {clock}. {question}"
@@ -49,22 +52,17 @@ UNANSWERED = {
 PERSON = {"female": "woman", "male": "man"}
 
 
-def opening(problem: SearchProblem, answer_list: str = "shown") -> Prompt:
-    """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case.
-
-    Args:
-        problem: what is asked.
-        answer_list: `shown`, or `hidden` to leave the answers out.
-    """
+def opening(problem: SearchProblem, settings: SearchSettings = DEFAULTS) -> Prompt:
+    """Returns the prompt before any turn: instruction and answers (the same for all cases), then the case."""
     header = HEADER.format(clock=problem.clock_text, question=problem.question)
-    if answer_list == "shown":
+    if settings.answer_list == "shown":
         header += ANSWERS.format(answers="; ".join(e.display for e in problem.vocabulary.entries))
     lines = [CASE.format(vignette=vignette(problem.chart))]
     lines += [f"Earlier conclusion: {flat(text)}" for text in problem.earlier]
     for item in problem.opening:
         answer = problem.chart.request(item)
         if answer.state is AnswerState.RECORDED:
-            lines.append(f"{item.display.capitalize()}: {answer_text(answer)}")
+            lines.append(f"{item.display.capitalize()}: {answer_text(answer, settings)}")
     return (Segment(header), Segment("\n".join(lines)))
 
 
@@ -78,9 +76,10 @@ def extend(prompt: Prompt, turns: tuple[Turn, ...]) -> Prompt:
     return prompt + tuple(s for t in turns for s in t.segments)
 
 
-def request_segments(display: str, answer: Answer) -> Prompt:
+def request_segments(display: str, answer: Answer, settings: SearchSettings = DEFAULTS) -> Prompt:
     """Returns what a REQUEST adds to a prompt: the item and the chart's answer."""
-    return (Segment(CUES[ActionKind.REQUEST]), Segment(f" {display}"), Segment(f"{RESULT_CUE} {answer_text(answer)}"))
+    result = f"{RESULT_CUE} {answer_text(answer, settings)}"
+    return (Segment(CUES[ActionKind.REQUEST]), Segment(f" {display}"), Segment(result))
 
 
 def answer_cue(problem: SearchProblem) -> Segment:
@@ -100,33 +99,37 @@ def vignette(chart: Chart) -> str:
     return text
 
 
-def answer_text(answer: Answer) -> str:
-    """Returns a chart's answer in words; what is not recorded is said to be so, never called normal."""
+def answer_text(answer: Answer, settings: SearchSettings = DEFAULTS) -> str:
+    """Returns a chart's answer in words; what is not recorded is said to be so, never called normal.
+
+    It is cut after the last measurement that fits into `answer_chars`; a first one that does not fit is kept whole.
+    """
     if answer.state is not AnswerState.RECORDED:
         return UNANSWERED[answer.state]
     by_name: dict[str, list[Finding]] = defaultdict(list)
     for finding in answer.findings:
         by_name[short_name(finding.code)].append(finding)
-    parts = [_series(name, findings) for name, findings in by_name.items()]
-    text = "; ".join(dict.fromkeys(parts))
-    return text if len(text) <= MOST_ANSWER else text[:MOST_ANSWER].rsplit("; ", 1)[0] + "; ..."
+    parts = list(dict.fromkeys(_series(name, findings, settings.answer_values) for name, findings in by_name.items()))
+    ends = accumulate(len(part) + len(BETWEEN) for part in parts)
+    fit = max(sum(end - len(BETWEEN) <= settings.answer_chars for end in ends), 1)
+    return BETWEEN.join([*parts[:fit], "..."] if fit < len(parts) else parts)
 
 
-def _series(name: str, findings: list[Finding]) -> str:
-    """Returns one measurement with its latest values, oldest first, and range and flag of the last."""
+def _series(name: str, findings: list[Finding], most: int) -> str:
+    """Returns one measurement with its latest values, at most so many, oldest first; range and flag of the last."""
     last = findings[-1]
-    values = list(dict.fromkeys(value_text(f) for f in findings))[-MOST_VALUES:]
+    values = list(dict.fromkeys(value_text(f) for f in findings))
     if last.value is None or last.value == PRESENT:
         return name
     if isinstance(last.value, str) and not last.unit:
-        texts = "; ".join(values)
+        texts = BETWEEN.join(values[-MOST_TEXTS:])
         return texts if name.lower() in texts.lower() or last.kind == "complaint" else f"{name}: {texts}"
     limits = ""
     if last.low is not None and last.high is not None:
         limits = f"{last.low:g}-{last.high:g}"
     notes = ", ".join(n for n in (limits, {"H": "high", "L": "low", "A": "abnormal"}.get(last.flag, last.flag)) if n)
     unit = f" {unit_text(last.unit)}".rstrip()
-    return f"{name} {', '.join(values)}{unit}" + (f" ({notes})" if notes else "")
+    return f"{name} {', '.join(values[-most:])}{unit}" + (f" ({notes})" if notes else "")
 
 
 def value_text(finding: Finding) -> str:

@@ -55,6 +55,8 @@ class SearchSettings:
         stop: the search ends when its answer is `settled`, or `never` before all rollouts are done.
         answer_list: the answers possible are `shown` in the prompt, or `hidden`: a model tuned on its vocabulary knows
             them, and every prompt is shorter by them.
+        answer_values: most numbers of one measurement in an answer of the chart: the latest.
+        answer_chars: most characters of one answer of the chart.
         chart_access: `hindsight` reads the chart in every branch, `prospective` imagines it and opens it on commit.
         value: name of the value source.
         selection: name of the final selection rule.
@@ -90,6 +92,8 @@ class SearchSettings:
     merge: str = "equal"
     stop: str = "settled"
     answer_list: str = "shown"
+    answer_values: int = 3
+    answer_chars: int = 700
     chart_access: str = "hindsight"
     value: str = "self_consistency"
     selection: str = "verified"
@@ -127,7 +131,10 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         raise UsageError(f"{name} must be {wanted}")
 
 
-_AT_LEAST_ONE = ("rollouts", "depth", "think", "ask", "request", "votes", "ask_votes", "imagine", "turn_tokens", "wave")
+_AT_LEAST_ONE = (
+    "rollouts", "depth", "think", "ask", "request", "votes", "ask_votes", "imagine", "turn_tokens", "wave",
+    "answer_values", "answer_chars",
+)  # fmt: skip
 _NOT_NEGATIVE = (
     "exploration", "abstain_below", "cost_weight", "likelihood_weight", "confidence_weight", "evaluation_weight",
     "max_requests", "peer_cuts", "max_tokens", "max_cost_usd", "max_seconds",

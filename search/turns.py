@@ -71,7 +71,7 @@ class TurnMaker:
     def begin(cls, problem: SearchProblem, settings: SearchSettings, seed: int) -> TurnMaker:
         """Returns the generator's maker for a problem; its seed derives from the run's, the case and the step."""
         own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
-        return cls(problem, settings, prompts.opening(problem, settings.answer_list), own_seed)
+        return cls(problem, settings, prompts.opening(problem, settings), own_seed)
 
     def prepare(self, roles: Sequence[str]) -> Part[None]:
         """Asks each role for the likelihood of the answers without a case, where votes are exact and calibrated."""
@@ -180,7 +180,7 @@ class TurnMaker:
         """Returns the turn that opens the chart for an item; `logprob` and `tokens` are those of its name."""
         answer = self.problem.chart.request(item)
         action = Action(ActionKind.REQUEST, item.item_id)
-        segments = prompts.request_segments(item.display, answer)
+        segments = prompts.request_segments(item.display, answer, self.settings)
         return Turn(action, item.display, segments, answer, logprob=logprob, tokens=tokens)
 
     def vote(self, spot: Spot) -> Part[votes.Outcome]:

@@ -24,7 +24,7 @@ def test_opening_says_clock_question_answers_patient_and_complaint():
 
 def test_answers_can_be_left_out_of_the_prompt():
     problem = make_problem()
-    shown, hidden = prompts.opening(problem), prompts.opening(problem, "hidden")
+    shown, hidden = prompts.opening(problem), prompts.opening(problem, SearchSettings(answer_list="hidden"))
     assert shown[1:] == hidden[1:]
     assert shown[0].text == hidden[0].text + "\nPossible answers: pneumonia; heart failure; sepsis; pulmonary embolism."
     search = TurnMaker.begin(problem, SearchSettings(answer_list="hidden"), 0)
@@ -53,7 +53,26 @@ def test_recorded_text_cannot_break_a_line():
 
 
 def test_long_texts_are_cut():
-    assert len(recorded(finding("note", "word " * 5000, 1))) < prompts.MOST_ANSWER + 10
+    assert len(recorded(finding("note", "word " * 5000, 1))) < 340
+
+
+def test_an_answer_is_cut_between_measurements():
+    many = [finding(f"value {i}", float(i), 1, unit="g") for i in range(100)]
+    answer = Answer("x", AnswerState.RECORDED, tuple(many))
+    short = prompts.answer_text(answer, SearchSettings(answer_chars=33))
+    assert short == "value 0 0 g; value 1 1 g; ..."
+    assert prompts.answer_text(answer, SearchSettings(answer_chars=1)) == "value 0 0 g; ..."
+    assert len(prompts.answer_text(answer)) < 710
+
+
+def test_a_single_long_measurement_is_kept_whole():
+    answer = Answer("x", AnswerState.RECORDED, (finding("note", "word " * 30, 1, kind=FindingKind.EXAMINATION),))
+    assert "..." not in prompts.answer_text(answer, SearchSettings(answer_chars=20))
+
+
+def test_fewer_values_of_a_series():
+    answer = Answer("x", AnswerState.RECORDED, tuple(finding("pulse", float(60 + i), i, unit="/min") for i in range(9)))
+    assert prompts.answer_text(answer, SearchSettings(answer_values=1)) == "pulse 68 /min"
 
 
 def test_every_unanswered_state_has_words_of_its_own_and_none_reads_as_normal():
