@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evaluation.matching import LEVELS
 from evaluation.record import RunRecord
 from evaluation.store.run_store import Run, RunStore
 
@@ -40,7 +41,12 @@ def prompt_rows(store: RunStore, run: Run, tokens: bool = False) -> Iterator[dic
 
 
 def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
-    """Yields one row per case-step of a run, with labels and marks."""
+    """Yields one row per case-step of a run, with labels and marks.
+
+    Where a set was asked for, `chosen` holds the codes of its items, with which `ranked` begins, and a probability is the
+    share of the drawn lists that name an item. Else it is empty. `draws`: samples of all votes, `unparseable`: those of
+    them that named no answer.
+    """
     for stored in store.records(run.run_id):
         record = stored.record
         yield {
@@ -49,6 +55,9 @@ def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
             "step": record.step,
             "occurrence": record.occurrence,
             "status": record.status,
+            "chosen": list(record.chosen),
+            "draws": record.draws,
+            "unparseable": record.unparseable,
             "ranked": [answer.model_dump() for answer in record.ranked],
             "truth": stored.truth,
             "match": stored.match,
@@ -59,6 +68,28 @@ def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
             "seconds": record.seconds,
             "repeatable": record.repeatable,
         }
+
+
+def result_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the main cells of a row of `record_rows` for a table: `{"answer", "share", "recorded", "match"}`.
+
+    A set shows all its items, the mean of their shares, and all that was recorded; no level says that it matches.
+    """
+    size = max(1, len(row["chosen"]))
+    answers, truth = row["ranked"][:size], row["truth"]
+    share = sum(a["probability"] for a in answers) / len(answers) if answers else 0.0
+    level = next((name for name in LEVELS if row["match"].get(name)), "")  # finest first
+    if row["chosen"]:
+        level = ""
+        recorded = "; ".join(t["display"] or t["code"] for t in truth)
+    else:
+        recorded = truth[0]["display"] if truth else ""
+    return {
+        "answer": "; ".join(a["display"] for a in answers),
+        "share": f"{share:.2f}",
+        "recorded": recorded,
+        "match": f"same {level}" if level else "",
+    }
 
 
 def model_names(record: RunRecord) -> dict[str, str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from evaluation.record import CandidateRecord, RunRecord
 from evaluation.review import page_data as data
-from evaluation.review import tree_page, tree_svg, tree_view, words
+from evaluation.review import set_compare, tree_page, tree_svg, tree_view, words
 from evaluation.store.run_store import StoredRecord
 
 
@@ -24,13 +24,21 @@ class TreeRow:
 
 @dataclass(frozen=True, slots=True)
 class CasePage:
-    """Everything the template needs; texts are cleaned but not yet escaped. `truth` is None in a blind report."""
+    """Everything the template needs; texts are cleaned but not yet escaped.
+
+    Attributes:
+        size: number of items of the set that was asked for; 0 where one answer was.
+        tree_page: address of the tree's own page, from this page; empty without one.
+        truth: None in a blind report.
+        compared: the set beside the recorded one; None in a blind report, and where one answer was asked for.
+    """
 
     case_id: str
     step: str
     question: str
     clock: str
     vignette: str
+    size: int
     answer: str
     share: str
     leading: str
@@ -38,6 +46,7 @@ class CasePage:
     status_words: str
     bars: tuple[data.Bar, ...]
     rest: str
+    draws: str
     opening: tuple[data.RequestView, ...]
     requests: tuple[data.RequestView, ...]
     cost: str
@@ -51,19 +60,21 @@ class CasePage:
     check_words: str
     tree: Markup
     tree_rows: tuple[TreeRow, ...]
-    command: str
+    tree_page: str
     elsewhere: tuple[tuple[str, str, str], ...]
     truth: data.Truth | None
+    compared: set_compare.Comparison | None
     summary: str
     facts: tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
-def build(stored: StoredRecord, run_name: str, *, blind: bool) -> CasePage:
+def build(stored: StoredRecord, run_name: str, vocabularies: set_compare.Lookup, *, blind: bool) -> CasePage:
     """Returns the page of a case-step.
 
     Args:
         stored: the record, its labels and its match marks.
         run_name: name of its run.
+        vocabularies: gives the possible answers, by which a set is compared with the recorded one.
         blind: leave out labels, marks and what was done after the clock.
     """
     record, trail, path = stored.record, data.Trail(), data.path_of(stored.record)
@@ -81,13 +92,15 @@ def build(stored: StoredRecord, run_name: str, *, blind: bool) -> CasePage:
         question=words.short(record.question, 300),
         clock=words.short(record.clock_text, 200) or _clock(record),
         vignette=data.vignette(record),
+        size=len(record.chosen),
         answer=data.answer_text(record),
-        share=bars[0].share if bars else "",
-        leading=bars[0].display if bars else "",
+        share=data.share_text(record),
+        leading=data.leading_text(record),
         status=status,
         status_words=status_words,
         bars=bars,
         rest=rest,
+        draws=data.draws_words(record, path),
         opening=tuple(opening),
         requests=tuple(requests),
         cost=words.money(sum(r.cost for r in record.requests if r.on_path)),
@@ -101,16 +114,21 @@ def build(stored: StoredRecord, run_name: str, *, blind: bool) -> CasePage:
         check_words=_check_words(record, path, checks),
         tree=tree_page.draw_tree(record),
         tree_rows=_tree_rows(record),
-        command=_command(record, run_name),
+        tree_page=f"../{data.tree_address(record)}" if tree_view.nodes_of(record) else "",
         elsewhere=_elsewhere(record),
         truth=None if blind else data.truth_of(stored),
+        compared=None if blind or not record.chosen else _compared(stored, vocabularies),
         summary=_summary(record),
-        facts=_facts(record),
+        facts=_facts(record, run_name),
     )
 
 
 def _clock(record: RunRecord) -> str:
     return "not stated" if record.clock is None else words.relative_time(record.clock)
+
+
+def _compared(stored: StoredRecord, vocabularies: set_compare.Lookup) -> set_compare.Comparison:
+    return set_compare.compare(stored.record, stored.truth, vocabularies(stored.record))
 
 
 def _check_words(record: RunRecord, path: CandidateRecord | None, checks: tuple[data.Check, ...]) -> str:
@@ -123,10 +141,13 @@ def _check_words(record: RunRecord, path: CandidateRecord | None, checks: tuple[
         return "The winning path was not checked by a second run."
     if not checks:
         return f"Checked by {who}; agreement {words.percent(path.agreement)}."
-    agreed = sum(c.same for c in checks)
+    agreed = f"{sum(c.same for c in checks)} of {words.count(len(checks), 'run')}"
+    handed = f"The beginning of this path was handed to {who}, without the answer, to finish on its own. "
+    if not path.chosen:
+        return f"{handed}It reached the same answer in {agreed}."
     return (
-        f"The beginning of this path was handed to {who}, without the answer, to finish on its own. "
-        f"It reached the same answer in {agreed} of {words.count(len(checks), 'run')}."
+        f"{handed}It chose the same set in {agreed}. Agreement: {words.percent(path.agreement)} (items in both sets, "
+        "of those in either; on average)."
     )
 
 
@@ -151,10 +172,11 @@ def _tree_rows(record: RunRecord) -> tuple[TreeRow, ...]:
 
 
 def _command(record: RunRecord, run_name: str) -> str:
-    """The command that writes the tree as a page of its own."""
+    """The command that writes the tree in other forms."""
     words_of = ["wardstar", "tree", "--run", run_name, "--case", words.short(record.case_id, 120), "--step"]
     command = shlex.join([*words_of, words.short(record.step, 80)])
-    return command + (f" --occurrence {record.occurrence}" if record.occurrence != 1 else "")
+    more = f" --occurrence {record.occurrence}" if record.occurrence != 1 else ""
+    return f"{command}{more} --format svg|mermaid|json"
 
 
 def _elsewhere(record: RunRecord) -> tuple[tuple[str, str, str], ...]:
@@ -181,7 +203,7 @@ def _summary(record: RunRecord) -> str:
     return ", ".join(parts)
 
 
-def _facts(record: RunRecord) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
+def _facts(record: RunRecord, run_name: str) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
     """What it takes to do this case-step again."""
     case = [
         ("case", words.short(record.case_id, 120)),
@@ -198,10 +220,13 @@ def _facts(record: RunRecord) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
         ("rollouts", f"{record.rollouts:,}"),
         ("margin over the next answer", "–" if record.margin is None else f"{record.margin:.3f}"),
         *((f"tokens {words.short(k, 40)}", f"{v:,}") for k, v in sorted(record.tokens.items())),
+        ("draws of votes", words.draws_text(record.draws, record.unparseable) or "none: no vote was drawn"),
         ("time", words.seconds_text(record.seconds)),
         ("repeats byte for byte", "yes" if record.repeatable else "no"),
         ("answer list", words.short(record.vocabulary, 120) or "–"),
     ]
+    if tree_view.nodes_of(record):
+        work.append(("tree in other forms", _command(record, run_name)))
     models = []
     for role, identity in sorted(record.models.items()):
         same = " (same weights as the generator)" if role == "peer" and record.peer_is_generator else ""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation.record import RunRecord
 from evaluation.review import page_data as data
-from evaluation.review import words
+from evaluation.review import set_compare, words
 from evaluation.store.run_store import Run, StoredRecord
 
 _BASELINES = {
     "majority_class": "Always the most frequent answer",
     "full_information": "Whole chart at once, no search",
 }
+_ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "gain_over_")
+"""Beginnings of the names of figures that compare one first answer; they say nothing of a set."""
 _AGAINST_LABELS = ("accuracy_", "top_", "mrr", "half_credit", "brier", "truth_outside", "gain_over_")
 _COUNTED = ("verified", "unverified", "abstain", "failed", "not_applicable")
 
@@ -30,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Results of one step: a row per figure, a column per method; `missing` says why a column is empty."""
+    """Results of one step: a row per figure, a column per method; `missing` says why some are empty or not shown."""
 
     step: str
     labelled: int
@@ -56,12 +58,13 @@ class StepCounts:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case-step in the list. `recorded` and `match` are empty in a blind report."""
+    """One case-step in the list. `size`: items of its set, else 0. Blind, `recorded` and `match` are empty."""
 
     href: str
     case_id: str
     vignette: str
     step: str
+    size: int
     answer: str
     share: str
     status: str
@@ -81,31 +84,42 @@ class IndexPage:
     counts: tuple[StepCounts, ...]
     rows: tuple[Row, ...]
     excluded: tuple[str, ...]
+    sets: bool
     same_weights: bool
     notes: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
-def build(run: Run, records: Sequence[StoredRecord], score: Mapping[str, Any] | None, *, blind: bool) -> IndexPage:
+def build(
+    run: Run,
+    records: Sequence[StoredRecord],
+    score: Mapping[str, Any] | None,
+    vocabularies: set_compare.Lookup,
+    *,
+    blind: bool,
+) -> IndexPage:
     """Returns the first page.
 
     Args:
         run: the run.
         records: its case-steps, in the order in which they are listed.
         score: result of `score_run`; None shows no results. Not read when `blind`.
+        vocabularies: gives the possible answers, by which a set is compared with the recorded one.
         blind: leave out every figure that comes from recorded labels.
     """
     plain = [s.record for s in records]
+    sets = {r.step for r in plain if r.chosen}
     return IndexPage(
         name=words.short(run.name, 120),
         pathway=words.short(run.pathway, 120),
         cases=len({r.case_id for r in plain}),
         case_steps=len(plain),
-        results=() if blind or not score else tuple(_results(score)),
+        results=() if blind or not score else tuple(_results(score, sets)),
         counts=tuple(_counts(plain)),
-        rows=tuple(_row(s, blind) for s in records),
+        rows=tuple(_row(s, vocabularies, blind) for s in records),
         excluded=tuple(_excluded(records, blind)),
+        sets=bool(sets),
         same_weights=any(r.peer_is_generator for r in plain),
         notes=tuple(_notes(plain)),
         figures=tuple(_figures(run, plain)),
@@ -113,25 +127,30 @@ def build(run: Run, records: Sequence[StoredRecord], score: Mapping[str, Any] | 
     )
 
 
-def _results(score: Mapping[str, Any]) -> list[StepResult]:
-    return [_result(step, of_step) for step, of_step in score["steps"].items()]
+def _results(score: Mapping[str, Any], sets: Set[str]) -> list[StepResult]:
+    return [_result(step, of_step, step in sets) for step, of_step in score["steps"].items()]
 
 
-def _result(step: str, of_step: Mapping[str, Any]) -> StepResult:
+def _result(step: str, of_step: Mapping[str, Any], several: bool) -> StepResult:
     """One step of `evaluation.scoring.score_run`: figures against labels in the table, the others further down."""
     metrics, baselines, n = of_step["metrics"], of_step["baselines"], int(of_step["n"])
     columns = [metrics, *(b.get("levels", {}) for b in baselines.values())]
     rows = [
         (words.metric_text(name), tuple(_figure(name, column.get(name), n) for column in columns))
         for name in metrics
-        if name.startswith(_AGAINST_LABELS)
+        if name.startswith(_AGAINST_LABELS) and not (several and name.startswith(_ONE_ANSWER))
     ]
     methods = {name: _BASELINES.get(name, words.title_of(name)) for name in baselines}
     missing = [
         f"{methods[name]}: {words.short(str(b.get('reason') or 'not computed'), 200)}."
         for name, b in baselines.items()
-        if b.get("value") is None
+        if b.get("value") is None and not several
     ]
+    if several:
+        missing.append(
+            "This step asks for a set of answers. Figures that compare one first answer say nothing of a set and are "
+            "left out; each page shows the set beside the recorded one."
+        )
     further = [
         (words.metric_text(name), _figure(name, metric, n))
         for name, metric in metrics.items()
@@ -176,15 +195,16 @@ def _counts(records: Sequence[RunRecord]) -> list[StepCounts]:
     return counts
 
 
-def _row(stored: StoredRecord, blind: bool) -> Row:
+def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, blind: bool) -> Row:
     record = stored.record
     answer = data.answer_text(record)
-    share = words.percent(record.ranked[0].probability) if answer else "–"
+    share = data.share_text(record) if answer else "–"
     row = Row(
         href=f"cases/{data.page_name(record)}",
         case_id=words.short(record.case_id, 60),
         vignette=words.short(data.vignette(record), 90),
         step=words.title_of(record.step),
+        size=len(record.chosen),
         answer=answer,
         share=share,
         status=data.status_text(record)[0],
@@ -192,6 +212,10 @@ def _row(stored: StoredRecord, blind: bool) -> Row:
     if blind:
         return row
     truth = data.truth_of(stored)
+    if record.chosen:
+        names = "; ".join(label.display for label in truth.labels)
+        compared = set_compare.compare(record, stored.truth, vocabularies(record))
+        return replace(row, recorded=words.short(names, 300) or "none recorded", match=compared.short)
     same = [name for name, agrees in truth.marks if agrees]
     match = "not scored" if not truth.marks else same[0] if same else "different"
     return replace(row, recorded=truth.labels[0].display if truth.labels else "none recorded", match=match)
@@ -247,6 +271,8 @@ def _figures(run: Run, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
     if (seed := run.config.get("seed")) is not None:
         rows.append(("Seed", words.short(str(seed), 60)))
     rows.append(("Rollouts", f"{rollouts:,}"))
+    if drawn := words.draws_text(sum(r.draws for r in records), sum(r.unparseable for r in records)):
+        rows.append(("Draws of votes", drawn))
     rows += [(f"Tokens {words.short(name, 40)}", f"{number:,}") for name, number in sorted(tokens.items())]
     rows.append(("Time in the case-steps", words.seconds_text(seconds) + mean))
     rows.append(("Begun", words.short(run.created, 60)))

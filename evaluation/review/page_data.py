@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.record import CandidateRecord, FindingRecord, RunRecord, TurnRecord
-from evaluation.review import words
+from evaluation.review import set_data, words
 from evaluation.store.run_store import StoredRecord
 
 FINDINGS_PER_REQUEST = 40
@@ -18,7 +18,11 @@ BARS_SHOWN = 5
 NOTEWORTHY_WAIT = 15
 """Minutes from which the wait between a finding and its being known is shown."""
 
+OTHER_ITEMS_SHOWN = 3
+"""Least number of items shown after those of a set."""
+
 _ANSWERED = "recorded"
+_NOT_THE_MOST = "The first answer is not the one with most votes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,12 @@ class TurnView:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One answer with its share of the votes; `width` in percent of the bar."""
+    """One answer with its share of the votes, or one item with the share of the lists that name it.
+
+    Attributes:
+        width: in percent of the bar.
+        chosen: the answer given, or an item of the set that was.
+    """
 
     display: str
     coding: str
@@ -77,17 +86,19 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What the checking model said after one cut."""
+    """What the checking model said after one cut; `verdict` in words: same, different, or how much of a set is."""
 
     after: str
     answer: str
     same: bool
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The strongest branch that was not chosen."""
+    """The strongest branch that was not chosen; `node` is its end in the tree."""
 
+    node: int
     answer: str
     ended: str
     check: str
@@ -157,6 +168,11 @@ def page_name(record: RunRecord) -> str:
     return f"{safe}.html"
 
 
+def tree_address(record: RunRecord) -> str:
+    """Returns the address of the page of a case-step's tree, within a report."""
+    return f"trees/{page_name(record)}"
+
+
 def vignette(record: RunRecord) -> str:
     """Returns the one line that says who the patient is."""
     text = words.short(record.vignette, 240)
@@ -177,7 +193,10 @@ def path_of(record: RunRecord) -> CandidateRecord | None:
     if record.winner is not None or not record.ranked:
         return None
     first = record.ranked[0]
-    fitting = [c for c in record.candidates if c.answer_key == first.code or c.answer == first.display]
+    if record.chosen:
+        fitting = [c for c in record.candidates if set(c.chosen) == set(record.chosen)]
+    else:
+        fitting = [c for c in record.candidates if c.answer_key == first.code or c.answer == first.display]
     return max(fitting, key=_weight, default=None)
 
 
@@ -228,30 +247,47 @@ def turn_views(record: RunRecord, turns: Sequence[TurnRecord], trail: Trail, lin
 
 
 def bars(record: RunRecord) -> tuple[tuple[Bar, ...], str]:
-    """Returns the first answer and those with the largest shares after it, and a line on the rest."""
-    chosen = record.status in ("verified", "unverified")
-    others = sorted(record.ranked[1:], key=lambda a: -a.probability)  # ranked by weight, which is not the share alone
-    answers = [*record.ranked[:1], *others]
+    """Returns the answer, of a set every item, and those with the largest shares after it, and a line on the rest."""
+    given, size = record.status in ("verified", "unverified"), max(1, len(record.chosen))
+    # Ranked by weight, which is not the share alone.
+    others = sorted(record.ranked[size:], key=lambda a: -a.probability)
+    answers = [*record.ranked[:size], *others]
+    most = BARS_SHOWN if not record.chosen else max(BARS_SHOWN, size + OTHER_ITEMS_SHOWN)
     shown = tuple(
         Bar(
-            words.short(a.display, 160) or words.short(a.code, 80),
+            set_data.name_of(a),
             f"{words.system_text(a.system)} {words.short(a.code, 80)}".strip(),
             words.percent(a.probability),
             f"{max(0.0, min(1.0, a.probability)) * 100:.1f}",
-            chosen and index == 0,
+            given and index < size,
         )
-        for index, a in enumerate(answers[:BARS_SHOWN])
+        for index, a in enumerate(answers[:most])
     )
     lines = []
-    if rest := answers[BARS_SHOWN:]:
-        together = words.percent(sum(a.probability for a in rest))
-        lines.append(f"{words.count(len(rest), 'other answer')} together: {together} of the votes.")
-    if others and others[0].probability > answers[0].probability:
+    if rest := answers[most:]:
+        if record.chosen:  # shares of items do not add up
+            largest = words.percent(max(a.probability for a in rest))
+            lines.append(f"{words.count(len(rest), 'other item')}: none in more than {largest} of the lists.")
+        else:
+            together = words.percent(sum(a.probability for a in rest))
+            lines.append(f"{words.count(len(rest), 'other answer')} together: {together} of the votes.")
+    if others and others[0].probability > min(a.probability for a in answers[:size]):
         lines.append(
-            "The first answer is not the one with most votes: the choice weighs each line of reasoning by its value "
-            "and by the check."
+            ("An item outside the set has a larger share than one in it" if record.chosen else _NOT_THE_MOST)
+            + ": the choice weighs each line of reasoning by its value and by the check."
         )
     return shown, " ".join(lines)
+
+
+def draws_words(record: RunRecord, path: CandidateRecord | None) -> str:
+    """Returns how the votes were drawn and how many of them could be read; empty where every vote was exact."""
+    whole = words.draws_text(record.draws, record.unparseable)
+    if not whole:
+        return ""
+    own = words.draws_text(path.draws, path.unparseable) if path and len(record.candidates) > 1 else ""
+    where = " over all lines of reasoning" if own else ""
+    text = f"The votes were drawn one by one: {whole}{where}{f', {own} on the one chosen' if own else ''}."
+    return text + (" A draw that names none counts for no answer." if record.unparseable else "")
 
 
 def status_text(record: RunRecord) -> tuple[str, str]:
@@ -259,17 +295,18 @@ def status_text(record: RunRecord) -> tuple[str, str]:
     who = "the same model under other seeds" if record.peer_is_generator else "a second model"
     weak = " This is a weak check." if record.peer_is_generator else ""
     reason = words.sentence(record.reason)
-    agreed = "" if record.peer_agreement is None else f" Agreement: {words.percent(record.peer_agreement)}."
+    agreed = "" if record.peer_agreement is None else f" {_agreement_words(record, record.peer_agreement)}"
     match record.status:
         case "verified":
             run = "the same model under other seeds" if record.peer_is_generator else "a second model run"
-            text = f"{run[0].upper()}{run[1:]} reached the same answer.{agreed}{weak} It is no clinical verification."
+            reached = "reached the same answer" if not record.chosen else "came to the same set or one much like it"
+            text = f"{run[0].upper()}{run[1:]} {reached}.{agreed}{weak} It is no clinical verification."
             return "check agreed", text
         case "unverified" if record.peer_agreement is None:
             return "not checked", f"No second run checked this answer. Read it with more doubt. {reason}".strip()
         case "unverified":
-            text = f"The check by {who} did not reach this answer often enough.{agreed} Read it with more doubt."
-            return "check disagreed", text
+            reach = "reach this answer often enough" if not record.chosen else "come near enough to this set"
+            return "check disagreed", f"The check by {who} did not {reach}.{agreed} Read it with more doubt."
         case "abstain":
             why = reason or "The leading answers lie too close together."
             return "no answer", f"The model gives no answer; the case is one for a person to decide. {why}"
@@ -279,11 +316,32 @@ def status_text(record: RunRecord) -> tuple[str, str]:
             return "failed", f"This step failed and has no answer. {reason}".strip()
 
 
+def _agreement_words(record: RunRecord, agreement: float) -> str:
+    share = words.percent(agreement)
+    if not record.chosen:
+        return f"Agreement: {share}."
+    return f"Agreement: {share} (items in both sets, of those in either; on average)."
+
+
 def answer_text(record: RunRecord) -> str:
-    """Returns the answer given, or an empty string when there is none."""
+    """Returns the answer given, the items of a set with semicolons between, or an empty string without one."""
     if record.status not in ("verified", "unverified") or not record.ranked:
         return ""
-    return words.short(record.ranked[0].display, 160) or words.short(record.ranked[0].code, 80)
+    return leading_text(record)
+
+
+def leading_text(record: RunRecord) -> str:
+    """Returns the answer that leads, given or not; the items of a set with semicolons between."""
+    if record.chosen:
+        return set_data.names_of(record)
+    return set_data.name_of(record.ranked[0]) if record.ranked else ""
+
+
+def share_text(record: RunRecord) -> str:
+    """Returns the share of the leading answer, of a set the mean share of its items; empty without an answer."""
+    if record.chosen:
+        return words.percent(set_data.mean_share(record))
+    return words.percent(record.ranked[0].probability) if record.ranked else ""
 
 
 def checks(record: RunRecord, path: CandidateRecord | None) -> tuple[Check, ...]:
@@ -294,14 +352,18 @@ def checks(record: RunRecord, path: CandidateRecord | None) -> tuple[Check, ...]
     names = {a.code.split(".")[0]: a.display for a in reversed(record.ranked)}
     names |= {a.code: a.display for a in record.ranked}
     names |= {c.answer_key: c.answer for c in record.candidates if c.answer_key and c.answer}
-    return tuple(
-        Check(
-            f"the first {words.count(cut, 'turn')}" if cut != 1 else "the first turn",
-            "no readable answer" if key is None else words.short(names.get(key, key), 160),
-            key is not None and key == path.answer_key,
-        )
-        for cut, key in zip(path.cuts, path.peer_answers, strict=False)
-    )
+    found = []
+    for cut, key in zip(path.cuts, path.peer_answers, strict=False):
+        same = key is not None and key == path.answer_key
+        answer, verdict = "no readable answer", "same" if same else "different"
+        if key is not None and path.chosen:
+            answer = words.short(set_data.key_words(key, names), 240)
+            verdict = set_data.in_common(path.answer_key, key) or "same"
+        elif key is not None:
+            answer = words.short(names.get(key, key), 160)
+        after = f"the first {words.count(cut, 'turn')}" if cut != 1 else "the first turn"
+        found.append(Check(after, answer, same, verdict))
+    return tuple(found)
 
 
 def rejected(record: RunRecord, path: CandidateRecord | None, trail: Trail) -> Branch | None:
@@ -310,15 +372,21 @@ def rejected(record: RunRecord, path: CandidateRecord | None, trail: Trail) -> B
     best = max(others, key=lambda c: (*_weight(c), -c.node), default=None)
     if best is None:
         return None
-    check = (
-        "It could not be checked."
-        if best.agreement is None
-        else f"The check agreed with it in {words.percent(best.agreement)} of its runs."
-    )
+    if best.agreement is None:
+        check = "It could not be checked."
+    elif best.chosen:
+        check = f"Agreement of the check with it: {words.percent(best.agreement)}."
+    else:
+        check = f"The check agreed with it in {words.percent(best.agreement)} of its runs."
     ended = f"{best.multiplicity:,} of {words.count(record.rollouts, 'rollout')} ended here"
+    share = "share of votes there" if not best.chosen else "mean share of its items there"
+    drawn = words.draws_text(best.draws, best.unparseable)
+    common = set_data.in_common(best.answer_key, path.answer_key) if best.chosen and path else ""
+    facts = [f"{ended}; {share} {words.percent(best.probability)}", drawn, common and f"{common} with the set above"]
     return Branch(
-        words.short(best.answer or str(best.answer_key), 160),
-        f"{ended}; share of votes there {words.percent(best.probability)}.",
+        best.node,
+        words.short(best.answer or str(best.answer_key), 240),
+        "; ".join(filter(None, facts)) + ".",
         check,
         tuple(turn_views(record, best.turns, trail, linked=False)),
     )
@@ -330,7 +398,7 @@ def truth_of(stored: StoredRecord) -> Truth:
         Label(
             words.short(str(t.get("display") or t.get("code") or ""), 300),
             f"{words.system_text(str(t.get('system') or ''))} {words.short(str(t.get('code') or ''), 80)}".strip(),
-            words.STRENGTHS.get(str(t.get("strength")), words.short(str(t.get("strength") or "not stated"), 80)),
+            words.strength_text(str(t.get("strength") or "")),
         )
         for t in stored.truth
     )

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
-from evaluation.review import case_page, index_data, page_data
+from evaluation.review import case_page, index_data, page_data, set_compare, tree_page
 from evaluation.review.rendering import asset, assets, environment
 from evaluation.review.tree_words import LEGEND
 from evaluation.scoring import score_run
@@ -21,14 +21,18 @@ __all__ = ["render", "write_report"]
 
 logger = logging.getLogger(__name__)
 
+FOLDERS = ("cases", "trees")
+"""Folders of a report, beside its first page."""
+
 _MARK = '<meta name="generator" content="wardstar report">'
 
 
 def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
 
-    Pages of an earlier report in the same folder that this one does not overwrite are removed, so that a blind report
-    never lies beside pages that show labels. Other files are left alone.
+    One page per case-step and one per search tree, which link to each other by relative addresses: the folder can be
+    carried and copied as a whole. Pages of an earlier report in the same folder that this one does not overwrite are
+    removed, so that a blind report never lies beside pages that show labels. Other files are left alone.
 
     Args:
         engine: the database.
@@ -46,7 +50,8 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
     records = list(store.records(run.run_id))
     written = set()
     try:
-        (out / "cases").mkdir(parents=True, exist_ok=True)
+        for folder in FOLDERS:
+            (out / folder).mkdir(parents=True, exist_ok=True)
         for path, html in _pages(run, records, score, blind):
             (out / path).write_text(html, encoding="utf-8", newline="\n")
             written.add(path)
@@ -88,21 +93,27 @@ def _pages(
     templates = environment()
     steps = list(dict.fromkeys(s.record.step for s in records))
     ordered = sorted(records, key=lambda s: (s.record.case_id, steps.index(s.record.step), s.record.occurrence))
-    index = index_data.build(run, ordered, score, blind=blind)
+    vocabularies = set_compare.vocabularies(run.config)
+    index = index_data.build(run, ordered, score, vocabularies, blind=blind)
     shared = {"run_name": index.name, "blind": blind, "mark": Markup(_MARK)}
     script = "" if blind else asset("toggle.js")
     yield "index.html", templates.get_template("index.html").render(page=index, **shared, **assets(script))
     template, plain = templates.get_template("case_step.html"), assets("")
     for position, stored in enumerate(ordered):
+        page = case_page.build(stored, index.name, vocabularies, blind=blind)
+        name = f"cases/{page_data.page_name(stored.record)}"
         html = template.render(
-            page=case_page.build(stored, index.name, blind=blind),
+            page=page,
             previous=_link(ordered, position - 1),
             following=_link(ordered, position + 1),
             legend=LEGEND,
             **shared,
             **plain,
         )
-        yield f"cases/{page_data.page_name(stored.record)}", html
+        yield name, html
+        if page.tree_page:
+            tree = tree_page.render_tree(stored.record, index.name, case_page=f"../{name}", mark=_MARK)
+            yield page_data.tree_address(stored.record), tree
 
 
 def _link(ordered: Sequence[StoredRecord], position: int) -> str:
@@ -110,8 +121,8 @@ def _link(ordered: Sequence[StoredRecord], position: int) -> str:
 
 
 def _remove_stale(out: Path, pages: set[str]) -> None:
-    for path in (out / "cases").glob("*.html"):
-        if f"cases/{path.name}" in pages or not path.is_file():
+    for path in [p for folder in FOLDERS for p in (out / folder).glob("*.html")]:
+        if f"{path.parent.name}/{path.name}" in pages or not path.is_file():
             continue
         with path.open(encoding="utf-8", errors="replace") as file:
             ours = _MARK in file.read(2_000)

@@ -11,11 +11,13 @@ from evaluation.review import page_data, tree_svg, tree_view, words
 from evaluation.review.rendering import asset, assets, environment
 from evaluation.review.tree_words import LEGEND, TEXT
 
-_MARK = '<meta name="generator" content="wardstar tree">'
+MARK = '<meta name="generator" content="wardstar tree">'
 _SPOKEN = ("play", "pause", "before", "rollout", "after", "then", "not_yet", "beyond", "fold", "unfold")
 
 
-def render_tree(record: RunRecord, run_name: str, commit: int | None = None) -> str:
+def render_tree(
+    record: RunRecord, run_name: str, commit: int | None = None, *, case_page: str = "", mark: str = MARK
+) -> str:
     """Returns the page of a record's tree as one HTML file that loads nothing and sends nothing.
 
     The address may name a turn and a rollout: `#n12.3` opens node 12 as it was after rollout 3. A record without the
@@ -25,6 +27,8 @@ def render_tree(record: RunRecord, run_name: str, commit: int | None = None) -> 
         record: a record that holds a tree.
         run_name: name of its run, for the heading.
         commit: the tree before that commit of a prospective search; None for the last tree.
+        case_page: address of the page of the case-step, in a report; empty without one.
+        mark: the tag by which a page is known as wardstar's own.
 
     Raises:
         ValueError: the record holds no tree.
@@ -40,22 +44,23 @@ def render_tree(record: RunRecord, run_name: str, commit: int | None = None) -> 
     rollouts, reason = tree_view.rollouts_of(record)
     low, high = tree_svg.value_range(drawn)
     _, status_words = page_data.status_text(record)
-    bars, _ = page_data.bars(record)
     return (
         environment()
         .get_template("tree.html")
         .render(
             t=TEXT,
             legend=LEGEND,
-            mark=Markup(_MARK),
+            mark=Markup(mark),
+            case_page=case_page,
             case_id=words.short(record.case_id, 120),
             step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
             run_name=words.short(run_name, 120),
             question=words.short(record.question, 300),
             vignette=page_data.vignette(record),
             answer=page_data.answer_text(record),
-            leading=bars[0].display if bars else "",
-            share=bars[0].share if bars else "",
+            leading=page_data.leading_text(record),
+            share=page_data.share_text(record),
+            share_words=TEXT["share_of_set"] if record.chosen else TEXT["share_of_votes"],
             status_words=status_words,
             svg=draw_tree(record, operable=True),
             details=tree_view.details(record, drawn, path),

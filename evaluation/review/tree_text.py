@@ -64,7 +64,8 @@ def tree_json(record: RunRecord, run_name: str) -> dict[str, Any]:
 
     `{"run", "case_id", "step", "occurrence", "winner", "path": [ids], "replay": reason why not, or "",
     "exploration": c, "rollouts": [ids], "nodes": [the stored node and "label", "title", "on_path", "mean",
-    "uct": {"mean", "exploration"} or None, "agreement", "cuts", "peer_answers", "cost"]}`
+    "uct": {"mean", "exploration"} or None, "agreement", "cuts", "peer_answers",
+    "chosen" (items of a set), "draws", "unparseable", "cost"]}`
     """
     nodes = tree_view.nodes_of(record)
     by_id = {int(n["id"]): n for n in nodes}
@@ -88,6 +89,9 @@ def tree_json(record: RunRecord, run_name: str) -> dict[str, Any]:
             "agreement": candidate.agreement if candidate else None,
             "cuts": list(candidate.cuts) if candidate else [],
             "peer_answers": list(candidate.peer_answers) if candidate else [],
+            "chosen": list(candidate.chosen) if candidate else [],
+            "draws": candidate.draws if candidate else 0,
+            "unparseable": candidate.unparseable if candidate else 0,
             "cost": costs.get(str(node["item"])) if paid else None,
         }
         rows.append({**node, **labels})

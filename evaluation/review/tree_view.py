@@ -221,11 +221,12 @@ def _outcome(node: Mapping[str, Any], costs: Mapping[str, float], candidate: Can
         agreement = candidate.agreement if candidate else None
         checked = TEXT["not_checked"] if agreement is None else words.percent(agreement)
         share = node.get("probability")
-        return [
-            Fact(FACTS["share"], words.percent(None if share is None else float(share))),
-            Fact(FACTS["agreement"], checked),
-            Fact(FACTS["ended"], f"{int(node.get('terminal_visits') or 0):,}"),
-        ]
+        name = FACTS["share_of_set" if candidate and candidate.chosen else "share"]
+        rows = [Fact(name, words.percent(None if share is None else float(share)))]
+        if candidate and candidate.draws:
+            rows.append(Fact(FACTS["draws"], words.draws_text(candidate.draws, candidate.unparseable)))
+        rows.append(Fact(FACTS["agreement"], checked))
+        return [*rows, Fact(FACTS["ended"], f"{int(node.get('terminal_visits') or 0):,}")]
     if node["kind"] == "request":
         state = str(node.get("state") or "")
         rows = [Fact(FACTS["state"], words.STATES.get(state, words.short(state, 60)) or "–")]

@@ -10,6 +10,9 @@ TEXT: dict[str, str] = {
     "no_answer": "No answer",
     "leading": "leading:",
     "share_of_votes": "share of votes",
+    "share_of_set": "mean share of its items in the lists drawn",
+    "back": "Back to the page of this case-step",
+    "index": "All case-steps of run",
     "explain": "Each mark is one turn, read from the start at the left to an answer at the right; the heavy line is "
     "the way to the answer that was chosen. Visits say how often the search went through a turn; value says, from "
     "0 to 1, how promising the answers beyond it looked to the search, not whether they are right.",
@@ -54,8 +57,6 @@ TEXT: dict[str, str] = {
     "checks_after": "Went on after",
     "checks_answer": "Its answer",
     "checks_same": "Same?",
-    "same": "same",
-    "different": "different",
     "not_checked": "not checked",
     "open": "Not tried from here",
     "no_readable": "no readable answer",
@@ -69,6 +70,8 @@ FACTS: dict[str, str] = {
     "duplicates": "Equal proposals merged into it",
     "ended": "Rollouts that ended here",
     "share": "Share of votes",
+    "share_of_set": "Mean share of its items in the lists drawn",
+    "draws": "Draws of its vote",
     "agreement": "Agreement of the check",
     "state": "The record’s answer",
     "cost": "Price",

@@ -213,6 +213,16 @@ def level_text(level: str) -> str:
     return LEVELS.get(level, title_of(level).lower())
 
 
+def strength_text(strength: str) -> str:
+    """Returns in words how far a recorded label can be trusted."""
+    return STRENGTHS.get(strength, short(strength or "not stated", 80))
+
+
+def draws_text(draws: int, unparseable: int) -> str:
+    """Returns `12 of 16 draws named an answer`; an empty text where no vote was drawn."""
+    return f"{draws - unparseable:,} of {count(draws, 'draw')} named an answer" if draws else ""
+
+
 def metric_text(name: str) -> str:
     """Returns the name of a metric (`evaluation.metrics.summarise`) in words."""
     if name.startswith("accuracy_"):

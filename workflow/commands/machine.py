@@ -58,25 +58,23 @@ def demo_command(
 
 def _show_results(engine: Engine, run: str) -> None:
     """Writes one row per case-step, and the figures that matter most beside the baselines."""
-    from evaluation.matching import LEVELS
-    from evaluation.rows import record_rows
+    from evaluation.rows import record_rows, result_cells
     from evaluation.scoring import result_table, score_run
     from evaluation.store.run_store import RunStore
 
     store = RunStore(engine)
     rows = []
     for row in record_rows(store, store.get(run)):
-        first = row["ranked"][0] if row["ranked"] else {"display": "", "probability": 0.0}
-        level = next((name for name in LEVELS if row["match"].get(name)), "")  # finest first
+        cells = result_cells(row)
         rows.append(
             {
                 "case": row["case_id"],
                 "step": row["step"].replace("_", " "),
-                "answer": first["display"],
-                "share": f"{first['probability']:.2f}",
+                "answer": cells["answer"],
+                "share": cells["share"],
                 "peer": row["status"],
-                "recorded": row["truth"][0]["display"] if row["truth"] else "",
-                "match": f"same {level}" if level else "",
+                "recorded": cells["recorded"],
+                "match": cells["match"],
             }
         )
     show_rows(rows, title=f"run {run}: what the search answered, and what the record says")
