@@ -43,9 +43,9 @@ def prompt_rows(store: RunStore, run: Run, tokens: bool = False) -> Iterator[dic
 def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
     """Yields one row per case-step of a run, with labels and marks.
 
-    Where a set was asked for, `chosen` holds the codes of its items, with which `ranked` begins, and a probability is the
-    share of the drawn lists that name an item. Else it is empty. `draws`: samples of all votes, `unparseable`: those of
-    them that named no answer.
+    Where a set was asked for, `chosen` holds the codes of its items, with which `ranked` begins, and a probability is
+    the share of the drawn lists that name an item; else it is empty.
+    `draws` counts the samples of all votes, `unparseable` those of them that named no answer.
     """
     for stored in store.records(run.run_id):
         record = stored.record

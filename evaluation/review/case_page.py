@@ -28,7 +28,10 @@ class CasePage:
 
     Attributes:
         size: number of items of the set that was asked for; 0 where one answer was.
+        tree_is_wide: printed, it takes a sheet laid sideways.
+        tree_idle: how many turns, proposed and never tried, the drawing leaves out.
         tree_page: address of the tree's own page, from this page; empty without one.
+        tree_nodes: ids of the turns that the tree's page shows.
         truth: None in a blind report.
         compared: the set beside the recorded one; None in a blind report, and where one answer was asked for.
     """
@@ -59,8 +62,11 @@ class CasePage:
     checks: tuple[data.Check, ...]
     check_words: str
     tree: Markup
+    tree_is_wide: bool
+    tree_idle: int
     tree_rows: tuple[TreeRow, ...]
     tree_page: str
+    tree_nodes: frozenset[int]
     elsewhere: tuple[tuple[str, str, str], ...]
     truth: data.Truth | None
     compared: set_compare.Comparison | None
@@ -85,7 +91,8 @@ def build(stored: StoredRecord, run_name: str, vocabularies: set_compare.Lookup,
     evidence = sorted(findings, key=lambda f: not f.flag)
     status, status_words = data.status_text(record)
     bars, rest = data.bars(record)
-    checks = data.checks(record, path)
+    checks, nodes = data.checks(record, path), tree_view.nodes_of(record)
+    idle = sum(not n["visits"] for n in nodes)
     return CasePage(
         case_id=words.short(record.case_id, 120),
         step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
@@ -112,9 +119,12 @@ def build(stored: StoredRecord, run_name: str, vocabularies: set_compare.Lookup,
         rejected=data.rejected(record, path, trail),
         checks=checks,
         check_words=_check_words(record, path, checks),
-        tree=tree_page.draw_tree(record),
+        tree=tree_page.draw_tree(record, tried_only=idle > tree_svg.MAX_IDLE),
+        tree_is_wide=tree_svg.is_wide([n for n in nodes if n["visits"] or idle <= tree_svg.MAX_IDLE]),
+        tree_idle=idle if idle > tree_svg.MAX_IDLE else 0,
         tree_rows=_tree_rows(record),
-        tree_page=f"../{data.tree_address(record)}" if tree_view.nodes_of(record) else "",
+        tree_page=f"../{data.tree_address(record)}" if nodes else "",
+        tree_nodes=frozenset(int(n["id"]) for n in nodes if n["visits"]),
         elsewhere=_elsewhere(record),
         truth=None if blind else data.truth_of(stored),
         compared=None if blind or not record.chosen else _compared(stored, vocabularies),

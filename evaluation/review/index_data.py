@@ -16,9 +16,9 @@ _BASELINES = {
     "majority_class": "Always the most frequent answer",
     "full_information": "Whole chart at once, no search",
 }
-_ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "gain_over_")
+_ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "log_score", "truth_outside", "gain_over_")
 """Beginnings of the names of figures that compare one first answer; they say nothing of a set."""
-_AGAINST_LABELS = ("accuracy_", "top_", "mrr", "half_credit", "brier", "truth_outside", "gain_over_")
+_AGAINST_LABELS = (*_ONE_ANSWER, "set_", "recall_at_")
 _COUNTED = ("verified", "unverified", "abstain", "failed", "not_applicable")
 
 
@@ -35,6 +35,7 @@ class StepResult:
     """Results of one step: a row per figure, a column per method; `missing` says why some are empty or not shown."""
 
     step: str
+    several: bool
     labelled: int
     methods: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure, ...]], ...]
@@ -158,6 +159,7 @@ def _result(step: str, of_step: Mapping[str, Any], several: bool) -> StepResult:
     ]
     return StepResult(
         words.title_of(step),
+        several,
         n,
         ("This run", *methods.values()),
         tuple(row for row in rows if any(figure.value for figure in row[1])),

@@ -299,7 +299,8 @@ def status_text(record: RunRecord) -> tuple[str, str]:
     match record.status:
         case "verified":
             run = "the same model under other seeds" if record.peer_is_generator else "a second model run"
-            reached = "reached the same answer" if not record.chosen else "came to the same set or one much like it"
+            same = "reached the same answer" if not record.chosen else "came to the same set"
+            reached = same if record.peer_agreement == 1 or not record.chosen else "came to much the same set"
             text = f"{run[0].upper()}{run[1:]} {reached}.{agreed}{weak} It is no clinical verification."
             return "check agreed", text
         case "unverified" if record.peer_agreement is None:

@@ -42,6 +42,8 @@ def render_tree(
     path = tree_svg.winning_path(nodes, record.winner)
     drawn = tree_svg.drawn_nodes(nodes, path)
     rollouts, reason = tree_view.rollouts_of(record)
+    idle = sum(not n["visits"] for n in drawn)
+    few_idle = idle <= tree_svg.MAX_IDLE
     low, high = tree_svg.value_range(drawn)
     _, status_words = page_data.status_text(record)
     return (
@@ -69,9 +71,12 @@ def render_tree(
             rollouts=",".join(str(i) for i in rollouts),
             no_replay=reason,
             c="" if tree_view.exploration(record) is None else repr(tree_view.exploration(record)),
+            is_wide=tree_svg.is_wide(drawn, own_page=True),
+            has_path=bool(path),
             low=repr(low),
             high=repr(high),
-            idle=sum(not n["visits"] for n in drawn),
+            idle=idle,
+            few_idle=few_idle,
             spoken=json.dumps({name: TEXT[name] for name in _SPOKEN}),
             shades=range(tree_svg.SHADES),
             **assets(asset("tree.js"), "tree.css"),
@@ -84,7 +89,7 @@ def render_svg(record: RunRecord) -> str:
     return tree_svg.standalone(draw_tree(record), asset("tree_svg.css"))
 
 
-def draw_tree(record: RunRecord, *, operable: bool = False) -> Markup:
+def draw_tree(record: RunRecord, *, operable: bool = False, tried_only: bool = False) -> Markup:
     """Returns the drawing of a record's tree as an SVG element, as pages embed it; empty without a tree."""
-    notes = tree_view.notes_of(record)
-    return tree_svg.draw(record.tree, record.winner, page_data.item_words(record), notes, operable=operable)
+    notes, items = tree_view.notes_of(record), page_data.item_words(record)
+    return tree_svg.draw(record.tree, record.winner, items, notes, operable=operable, tried_only=tried_only)

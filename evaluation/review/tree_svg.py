@@ -15,6 +15,8 @@ from evaluation.review.words import KINDS, STATES, count, short
 
 MAX_DRAWN = 400
 """Most nodes drawn; of a larger tree only the visited ones and the winning path are."""
+MAX_IDLE = 20
+"""Most turns proposed and never tried that are shown at the first look; more of them hide the rest."""
 SHADES = 5
 SMALLEST, GROWTH = 4.0, 7.0
 """Radius of a node in SVG units: 4 to 11, its area growing with visits. The page's script uses the same figures."""
@@ -23,9 +25,11 @@ _COLUMN = 122
 _ROW = {"leaf": 27.0, "inner": 44.0, "idle": 11.0}
 _MARGIN = 26
 _RIGHT = 150
-_LABEL = 19
+_LABEL, _LEAF_LABEL = 19, 24
 _HALO = 5
 _DOT = 2.5
+# Room for a drawing on A4, upright and laid sideways, in mm: what margins and headings leave. Style sheets know it too.
+_UPRIGHT, _SIDEWAYS, _SIDEWAYS_PAGE = (178.0, 205.0), (265.0, 118.0), (265.0, 100.0)
 # Corners on a circle of radius 1, counted clockwise from the first angle; areas are made roughly equal by the factor.
 _SHAPES = {
     "request": (4, 45, 1.2),
@@ -70,6 +74,7 @@ def draw(
     notes: Mapping[int, str] | None = None,
     *,
     operable: bool = False,
+    tried_only: bool = False,
 ) -> Markup:
     """Returns the tree as an SVG element without outside references; empty when there is no tree.
 
@@ -79,16 +84,16 @@ def draw(
         items: catalogue item id -> words.
         notes: node id -> second line of its label.
         operable: name every node for keyboard and screen reader, and give the page's script its figures.
+        tried_only: leave out what was proposed and never tried.
     """
     nodes = list((tree or {}).get("nodes") or ())
     if not nodes:
         return Markup("")
     notes = notes or {}
     path = winning_path(nodes, winner)
-    drawn = drawn_nodes(nodes, path)
+    drawn = drawn_nodes(nodes, path, tried_only=tried_only)
     placed = _layout(drawn)
-    width = max(p.x for p in placed.values()) + _RIGHT
-    height = max(p.y for p in placed.values()) + _MARGIN
+    width, height = _size(placed)
     size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
     role = "tree" if operable else "img"
     parts = [
@@ -104,6 +109,21 @@ def draw(
         given = _figures(place) if operable else ""
         parts.append(_node(place, place.id in on_path, items, notes.get(place.id, ""), given))
     return Markup("".join([*parts, "</svg>"]))
+
+
+def is_wide(nodes: Sequence[Mapping[str, Any]], *, own_page: bool = False) -> bool:
+    """Says whether a sheet of A4 laid sideways shows a drawing of these nodes clearly larger than one upright.
+
+    Args:
+        nodes: the nodes drawn.
+        own_page: on the page of a tree, where the sheet holds the page's heading too.
+    """
+    if not nodes:
+        return False
+    width, height = _size(_layout(nodes))
+    room = _SIDEWAYS_PAGE if own_page else _SIDEWAYS
+    upright, sideways = (min(w / width, h / height) for w, h in (_UPRIGHT, room))
+    return sideways > 1.2 * upright
 
 
 def standalone(svg: Markup, style: str) -> str:
@@ -125,9 +145,11 @@ def describe(nodes: Sequence[Mapping[str, Any]], path: Sequence[int], items: Map
     return f"{text}. The winning path: {', then '.join(steps) or 'the start alone'}."
 
 
-def drawn_nodes(nodes: Sequence[Mapping[str, Any]], path: Sequence[int]) -> Sequence[Mapping[str, Any]]:
-    """Returns the nodes that are drawn: all, or of a large tree the visited ones and the winning path."""
-    if len(nodes) <= MAX_DRAWN:
+def drawn_nodes(
+    nodes: Sequence[Mapping[str, Any]], path: Sequence[int], *, tried_only: bool = False
+) -> Sequence[Mapping[str, Any]]:
+    """Returns the nodes that are drawn: all, or (of a large tree, or `tried_only`) the visited ones and the path."""
+    if len(nodes) <= MAX_DRAWN and not tried_only:
         return nodes
     return [n for n in nodes if n["visits"] or n["parent"] is None or int(n["id"]) in path]
 
@@ -198,6 +220,10 @@ def _layout(nodes: Sequence[Mapping[str, Any]]) -> dict[int, Placed]:
     return placed
 
 
+def _size(placed: Mapping[int, Placed]) -> tuple[float, float]:
+    return max(p.x for p in placed.values()) + _RIGHT, max(p.y for p in placed.values()) + _MARGIN
+
+
 def _radius(visits: int, most: int) -> float:
     return _DOT if visits <= 0 else SMALLEST + GROWTH * math.sqrt(visits / max(most, 1))
 
@@ -221,7 +247,8 @@ def _node(place: Placed, best: bool, items: Mapping[str, str], note: str, given:
     kind = str(node["kind"]) if node["kind"] in KINDS else "other"
     leaf = kind == "finish" or bool(node.get("answer_key"))
     shade = "idle" if place.shade is None else f"v{place.shade}"
-    label = _label(place, label_of(node, items, _LABEL), note, leaf, best) if node["visits"] else ""
+    text = label_of(node, items, _LEAF_LABEL if leaf else _LABEL)
+    label = _label(place, text, note, leaf, best) if node["visits"] else ""
     return (
         f'<g class="node {kind} {shade}{" best" if best else ""}"{given}>'
         f"<title>{escape(tooltip(node, items, best, note))}</title>"

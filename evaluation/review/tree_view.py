@@ -85,12 +85,16 @@ def notes_of(record: RunRecord) -> dict[int, str]:
     """Returns the second line of labels: share and check of an answer, state and price of a request."""
     costs = {r.item: r.cost for r in record.requests}
     checked = {c.node: c.agreement for c in record.candidates}
+    sizes = {c.node: len(c.chosen) for c in record.candidates}
     notes = {}
     for node in nodes_of(record):
         node_id, parts = int(node["id"]), []
         if node["kind"] == "finish":
+            if sizes.get(node_id):
+                parts.append(words.count(sizes[node_id], "item"))
             if node.get("probability") is not None:
-                parts.append(f"share {words.percent(float(node['probability']))}")
+                share = words.percent(float(node["probability"]))
+                parts.append(share if sizes.get(node_id) else f"share {share}")
             if checked.get(node_id) is not None:
                 parts.append(f"check {words.percent(checked[node_id])}")
         elif node["kind"] == "request":

@@ -39,6 +39,7 @@ TEXT: dict[str, str] = {
     "not_yet": "not visited by then",
     "beyond": "{n} more",
     "details": "The turn",
+    "on_paper": "The turns on the way to the chosen answer",
     "hint": "Choose a turn in the drawing to read it here.",
     "fold": "Fold what lies beyond",
     "unfold": "Unfold",

@@ -53,6 +53,11 @@ METRICS = {
     "tokens_per_verified": "Tokens for each answer with agreement",
     "seconds": "Time",
 }
+SET_METRICS = {
+    "set_precision": "Items of the set that are recorded",
+    "set_recall": "Recorded items that are in the set",
+    "set_f1": "Set against recorded set (F1)",
+}
 KINDS = {
     "root": "Start",
     "think": "Thought",
@@ -229,6 +234,10 @@ def metric_text(name: str) -> str:
         return f"First answer: {level_text(name.removeprefix('accuracy_'))}"
     if found := re.fullmatch(r"top_(\d+)", name):
         return f"Among the first {found[1]} answers"
+    if found := re.fullmatch(r"(set_(?:precision|recall|f1))_(\w+)", name):
+        return f"{SET_METRICS[found[1]]}: {level_text(found[2])}"
+    if found := re.fullmatch(r"recall_at_(\d+)", name):
+        return f"Recorded items that are among the first {found[1]} answers"
     return METRICS.get(name) or title_of(name)
 
 

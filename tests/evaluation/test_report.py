@@ -79,6 +79,9 @@ def test_a_page_for_every_case_step_and_an_index(pages):
         "cases/fhir-demo-11-admission_diagnosis.html",
         "cases/fhir-demo-11-discharge_diagnosis.html",
         "index.html",
+        "trees/fhir-demo-07-admission_diagnosis.html",
+        "trees/fhir-demo-07-discharge_diagnosis.html",
+        "trees/fhir-demo-11-admission_diagnosis.html",
     ]
 
 
@@ -96,7 +99,7 @@ def test_pages_load_nothing_from_anywhere(blind):
         assert not re.search(r"url\(|@import|@font-face|fetch\(|XMLHttpRequest", html), path
         assert not [h for h in page.values("href") if ":" in h or h.startswith("/")], path
         assert "default-src 'none'" in page.values("content")[1]
-        assert ("<script" in html) == (path == "index.html" and not blind)
+        assert ("<script" in html) == (path.startswith("trees/") or (path == "index.html" and not blind))
 
 
 def test_every_internal_link_and_reference_resolves(pages):
@@ -186,9 +189,9 @@ def test_hostile_text_is_shown_and_never_obeyed():
     )  # fmt: skip
     label = [{"system": evil, "code": evil, "display": evil, "strength": evil}]
     html = render(made.RUN, [StoredRecord(hostile, label, {evil: 1})], None)
-    assert len(html) == 2
+    assert len(html) == 3
     for path, text in html.items():
-        assert re.fullmatch(r"index\.html|cases/[A-Za-z0-9_][A-Za-z0-9._-]*\.html", path)
+        assert re.fullmatch(r"index\.html|(cases|trees)/[A-Za-z0-9_][A-Za-z0-9._-]*\.html", path)
         page = Page(text)
         assert not [t for t, _ in page.tags if t == "img"]
         assert "<script>alert" not in text
@@ -300,7 +303,9 @@ def test_check_names_an_icd_category_by_its_answer():
     ranked = (RankedAnswer(system=made.ICD, code="J18.9", display="Pneumonia", probability=0.9),)
     candidate = made.pneumonia().candidates[0].model_copy(update={"peer_answers": ("J18",), "cuts": (1,), "answer": ""})
     record = made.pneumonia(ranked=ranked, candidates=(candidate.model_copy(update={"answer_key": "J18"}),))
-    assert page_data.checks(record, record.candidates[0]) == (page_data.Check("the first turn", "Pneumonia", True),)
+    assert page_data.checks(record, record.candidates[0]) == (
+        page_data.Check("the first turn", "Pneumonia", True, "same"),
+    )
 
 
 def test_index_has_results_baselines_and_counts(pages):
@@ -400,9 +405,12 @@ def test_a_blind_report_removes_pages_of_an_open_one_and_nothing_else(engine, tm
     out = tmp_path / "report"
     write_report(engine, "demo", out)
     (out / CASE).rename(out / "cases" / "of-an-earlier-run.html")
+    tree = out / "trees" / Path(CASE).name
+    tree.rename(out / "trees" / "of-an-earlier-run.html")
     (out / "cases" / "mine.html").write_text("my own notes", encoding="utf-8")
     write_report(engine, "demo", out, blind=True)
     assert sorted(p.name for p in (out / "cases").iterdir()) == [Path(CASE).name, "mine.html"]
+    assert list((out / "trees").iterdir()) == [tree]
     assert not [p for p in out.rglob("*.html") if made.CANARY in p.read_text(encoding="utf-8")]
 
 

@@ -336,9 +336,9 @@ if (rollouts.length) {
   byId("rollout").addEventListener("input", (event) => { if (timer) play(false); go(Number(event.target.value)); });
 }
 
-// `#n12.3`: node 12 after rollout 3.
+// `#n12.3`: node 12 after rollout 3; `#d12`, which leads to its words without a script too.
 function address() {
-  const found = /^#n(\d+)(?:\.(\d+))?$/.exec(location.hash);
+  const found = /^#[nd](\d+)(?:\.(\d+))?$/.exec(location.hash);
   if (!found) return;
   if (found[2] && rollouts.length) go(Number(found[2]));
   const node = nodes.get(Number(found[1]));

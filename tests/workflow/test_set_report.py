@@ -1,0 +1,57 @@
+"""A step that asks for a set, from the pathway file to what a person reads: records, report and tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+CASE = "fhir-e000"
+
+
+@pytest.fixture
+def replayed(run: Run, fill: Callable[..., str], pathway_file: Path) -> str:
+    """A database with a run whose first step asks for a set of at most three, all votes drawn."""
+    text = pathway_file.read_text().replace("form: closed", "form: set\n      most: 3", 1)
+    pathway_file.write_text(text + "    search: {vote: drawn}\n")
+    url = fill(2)
+    common = ("--db", url, "--pathway", pathway_file, "--generator", "random:7", "--rollouts", "4")
+    assert run("replay", *common, "--run", "sets")[0] == 0
+    return url
+
+
+def test_records_say_which_items_were_chosen_and_how_many_draws_were_read(run: Run, replayed: str) -> None:
+    _, out, _ = run("records", "--db", replayed, "--run", "sets")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 4
+    for row in rows:
+        assert row["chosen"] == [a["code"] for a in row["ranked"][: len(row["chosen"])]]
+        assert bool(row["chosen"]) == (row["step"] == "first")
+        assert row["draws"] > 0
+        assert row["unparseable"] == 0
+
+
+def test_the_report_shows_the_set_beside_the_recorded_one_and_links_the_tree(
+    run: Run, replayed: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    assert run("report", "--db", replayed, "--run", "sets", "--out", out)[0] == 0
+    page = (out / "cases" / f"{CASE}-first.html").read_text(encoding="utf-8")
+    before, _, fold = page.partition('<details class="fold">')
+    assert "Recorded set" in before
+    assert "in common: " in fold
+    assert "CANARY" in fold
+    assert "CANARY" not in before
+    assert "draws named an answer" in page.replace("\u00a0", " ")
+    assert "Recorded diagnosis" in (out / "cases" / f"{CASE}-second.html").read_text(encoding="utf-8")
+    tree = out / "cases" / f"../trees/{CASE}-first.html"
+    assert f'href="../trees/{CASE}-first.html"' in page
+    assert f'href="../cases/{CASE}-first.html"' in tree.read_text(encoding="utf-8")
+    for path in out.rglob("*.html"):
+        assert "trees" not in path.parts or "CANARY" not in path.read_text(encoding="utf-8")
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert "Figures that compare one first answer say nothing of a set" in index
+    assert "items in common" in index.replace("\u00a0", " ")
