@@ -29,7 +29,7 @@ _LABEL, _LEAF_LABEL = 19, 24
 _HALO = 5
 _DOT = 2.5
 # Room for a drawing on A4, upright and laid sideways, in mm: what margins and headings leave. Style sheets know it too.
-_UPRIGHT, _SIDEWAYS, _SIDEWAYS_PAGE = (178.0, 205.0), (265.0, 118.0), (265.0, 100.0)
+_UPRIGHT, _SIDEWAYS, _SIDEWAYS_PAGE = (178.0, 205.0), (265.0, 104.0), (265.0, 100.0)
 # Corners on a circle of radius 1, counted clockwise from the first angle; areas are made roughly equal by the factor.
 _SHAPES = {
     "request": (4, 45, 1.2),

@@ -60,7 +60,7 @@ def test_record_rows(store):
             {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "J18", "display": "J18", "probability": 0.5},
             {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50", "display": "I50", "probability": 0.5},
         ],
-        "truth": TRUTH, "match": {"category": 1},
+        "chosen": [], "draws": 0, "unparseable": 0, "truth": TRUTH, "match": {"category": 1},
         "requests": [{"item": "lactate", "state": "pending", "cost": 12.0, "on_path": True}],
         "peer_agreement": 0.75, "rollouts": 16, "tokens": {"prefilled": 3, "sampled": 2, "reused": 1},
         "seconds": 0.5, "repeatable": True,
