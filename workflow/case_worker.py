@@ -1,4 +1,4 @@
-"""Takes cases of a run through the graph, one after another, and hands each outcome to the record.
+"""Takes cases of a run through the graph and hands each outcome to the record.
 
 The recorded labels are read only here, and only after a step's conclusion is final.
 """
@@ -27,7 +27,7 @@ from evaluation.record import RunRecord
 from evaluation.store.generations import GenerationStore
 from evaluation.store.run_store import Run, RunStore
 from search.answers import set_key
-from search.generation_cache import CacheChanges, CachedModel, GenerationCache
+from search.generation_cache import CachedModel, GenerationCache
 from search.models.language_model import LanguageModel
 from search.models.registry import load_model
 from search.problem import Models
@@ -64,8 +64,11 @@ class CaseWorker:
         engine: the database.
         run: the run, begun already.
         retry_failed: take steps again that failed.
-        on_rollout: told (rollouts done in the step at work, token positions computed so far).
+        on_rollout: told (rollouts done in the steps at work, token positions computed so far).
         cache: answer from stored generations, and store new ones.
+
+    Attributes:
+        models: the models of the run, without a cache.
 
     Raises:
         UsageError, ModelError: a model that is unknown or does not load.
@@ -88,8 +91,10 @@ class CaseWorker:
         self._store = RunStore(engine)
         self._done = done_steps(self._store, run, retry_failed)
         self._replace = retry_failed
-        self._models = load_models(self._prepared, GenerationStore(engine) if cache else None)
+        self._cache = GenerationStore(engine) if cache else None
         self._on_rollout = on_rollout
+        self._rollouts: dict[str, int] = {}  # of the steps at work, by case
+        self.models = load_models(self._prepared)
         self._stack = ExitStack()
         saver = self._stack.enter_context(open_checkpoints(engine.url))
         self._graph = compile_pathway(self._prepared.pathway, saver)
@@ -102,36 +107,41 @@ class CaseWorker:
     ) -> None:
         self._stack.close()
 
-    def run(self, case_id: str) -> CaseReport:
+    def run(self, case_id: str, models: Models | None = None) -> CaseReport:
         """Takes one case through the pathway.
+
+        Args:
+            case_id: the case.
+            models: the run's models as this case is to ask them, when several cases share their batches.
 
         Raises:
             StorageError: database or checkpoint file failed; the step at work leaves nothing behind.
         """
-        before = self._work()
-        self._cache_changes()  # of a step that ended in an error of the store: they are not to be kept
+        models = with_cache(models or self.models, self._prepared, self._cache)
+        before = work_of(models)
         case = self._cases.get(case_id)
         outcomes: list[StepOutcome] = []
 
         def keep(outcome: StepOutcome) -> None:
-            self._keep(case, outcome)
+            self._keep(case, models, outcome)
             outcomes.append(outcome)
 
         prepared = self._prepared
         context = CaseContext(
             case=case,
             plans=prepared.plans,
-            models=self._models,
+            models=models,
             strategy=prepared.strategy,
             seed=prepared.seed,
             predecessors=prepared.predecessors,
             recall=partial(self._recall, case_id),
             keep=keep,
-            on_rollout=self._tell if self._on_rollout else None,
+            on_rollout=partial(self._tell, case_id) if self._on_rollout else None,
             judges=self._judges(case),
         )
         run_case(self._graph, context, self._run.run_id)
-        now = self._work()
+        self._rollouts.pop(case_id, None)
+        now = work_of(models)
         return CaseReport(
             case_id,
             {o.plan.step.name: o.conclusion["status"] for o in outcomes},
@@ -159,14 +169,17 @@ class CaseWorker:
                 found[plan.step.name] = judge
         return found
 
-    def _keep(self, case: Case, outcome: StepOutcome) -> None:
+    def _keep(self, case: Case, models: Models, outcome: StepOutcome) -> None:
         """Records, scores and stores an outcome whose conclusion is final, in one transaction."""
-        record = self._record(case, outcome)
+        record = self._record(case, models, outcome)
+        if self._prepared.batch_across_cases:
+            record = record.model_copy(update={"repeatable": False})
         step = outcome.plan.step
         truth = self._truth.truth(case.case_id).get(step.truth)
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
-        result, changes = outcome.result, self._cache_changes()
+        result = outcome.result
+        changes = [m.take() for m in distinct(models) if isinstance(m, CachedModel)]
         self._store.put(
             self._run.run_id,
             record,
@@ -177,14 +190,7 @@ class CaseWorker:
             replace=self._replace,
         )
 
-    def _cache_changes(self) -> list[CacheChanges]:
-        """Takes from the models what is to be committed with the record of a step."""
-        return [m.take() for m in self._distinct_models() if isinstance(m, CachedModel)]
-
-    def _distinct_models(self) -> list[LanguageModel]:
-        return list(dict.fromkeys((self._models.generator, self._models.peer)))
-
-    def _record(self, case: Case, outcome: StepOutcome) -> RunRecord:
+    def _record(self, case: Case, models: Models, outcome: StepOutcome) -> RunRecord:
         plan, prepared = outcome.plan, self._prepared
         rule = plan.step.clock.get(case.source)
         vocabulary = plan.vocabularies.get(case.source)
@@ -193,11 +199,11 @@ class CaseWorker:
             "strategy": prepared.strategy,
             "settings": plan.settings,
             "seed": prepared.seed,
-            "models": self._models,
+            "models": models,
             "hashes": {"pathway": prepared.pathway_sha256, "catalogue": plan.catalogue.sha256},
         }
         if outcome.problem is not None and outcome.result is not None:
-            repeatable = all(getattr(m, "repeatable", True) for m in self._distinct_models())
+            repeatable = all(getattr(m, "repeatable", True) for m in distinct(models))
             return recording.make_record(
                 **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
             )
@@ -214,17 +220,10 @@ class CaseWorker:
             return recording.failed(**how, **where, problem=outcome.problem, seconds=outcome.seconds)
         return recording.not_applicable(**how, **where)
 
-    def _work(self) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for model in self._distinct_models():
-            total.update(asdict(model.work))
-            if isinstance(model, CachedModel):
-                total.update(cache_hits=model.hits, cache_misses=model.misses)
-        return dict(total)
-
-    def _tell(self, rollouts: int) -> None:
+    def _tell(self, case_id: str, rollouts: int) -> None:
+        self._rollouts[case_id] = rollouts
         if self._on_rollout is not None:
-            self._on_rollout(rollouts, self._work()["computed"])
+            self._on_rollout(sum(self._rollouts.values()), work_of(self.models)["computed"])
 
     def _recall(self, case_id: str, step: str, occurrence: int) -> StepConclusion | None:
         """Returns the conclusion of a step that is done, as it is stored; None when the step is to be taken."""
@@ -249,24 +248,49 @@ def done_steps(store: RunStore, run: Run, retry_failed: bool) -> dict[tuple[str,
     return {key: status for key, status in done.items() if not (retry_failed and status == "failed")}
 
 
-def load_models(prepared: PreparedRun, cache: GenerationCache | None = None) -> Models:
+def load_models(prepared: PreparedRun) -> Models:
     """Loads the models of a run; a peer that is not named is the generator itself.
-
-    Args:
-        prepared: the run.
-        cache: stored generations, for models whose answers cost something.
 
     Raises:
         UsageError: the SPEC names no kind of model.
         ModelError: the model cannot be loaded.
     """
-    generator = _load(prepared.generator, prepared, cache)
+
+    def load(spec: str) -> LanguageModel:
+        return load_model(spec, allowed_hosts=prepared.allowed_hosts, **prepared.models)
+
+    generator = load(prepared.generator)
     same = prepared.peer is None or prepared.peer == prepared.generator
-    return Models(generator, generator if same else _load(str(prepared.peer), prepared, cache))
+    return Models(generator, generator if same else load(str(prepared.peer)))
 
 
-def _load(spec: str, prepared: PreparedRun, cache: GenerationCache | None) -> LanguageModel:
-    model = load_model(spec, allowed_hosts=prepared.allowed_hosts, **prepared.models)
-    if cache is None or spec.startswith(WITHOUT_COST):
-        return model
-    return CachedModel(model, cache, in_context=not spec.startswith(SERVED))
+def with_cache(models: Models, prepared: PreparedRun, cache: GenerationCache | None) -> Models:
+    """Puts stored generations before those models whose answers cost something.
+
+    Not before local weights in batches across cases: what was asked before in the case-step does not decide the
+    circumstances of a request there (see `search.generation_cache`).
+    """
+
+    def wrap(model: LanguageModel, spec: str) -> LanguageModel:
+        local = not spec.startswith(SERVED)
+        if cache is None or spec.startswith(WITHOUT_COST) or (local and prepared.batch_across_cases):
+            return model
+        return CachedModel(model, cache, in_context=local)
+
+    generator = wrap(models.generator, prepared.generator)
+    return Models(generator, generator if models.peer_is_generator else wrap(models.peer, str(prepared.peer)))
+
+
+def distinct(models: Models) -> list[LanguageModel]:
+    """Returns the models, each once."""
+    return list(dict.fromkeys((models.generator, models.peer)))
+
+
+def work_of(models: Models) -> dict[str, int]:
+    """Returns the counters of models, summed, with those of their caches."""
+    total: Counter[str] = Counter()
+    for model in distinct(models):
+        total.update(asdict(model.work))
+        if isinstance(model, CachedModel):
+            total.update(cache_hits=model.hits, cache_misses=model.misses)
+    return dict(total)

@@ -23,8 +23,15 @@ from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
 from workflow.step import StepPlan, plan_step
 
 FORMAT = 2
+AT_ONCE = 8  # cases whose requests share batches
+BATCHED = "batch_across_cases"
 _LATER = {"predecessors": ("recorded",)}
 _LISTS = ("steps", "allowed_hosts")
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(_LISTS, tuple),
+    **dict.fromkeys(("limit", "seed", "cases_at_once"), int),
+    BATCHED: bool,
+}  # of options in a file; all others are words
 SCORERS = ("icd", "group")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
 
@@ -42,6 +49,8 @@ class ReplayOptions:
         preset: search settings that a paper used; `settings` and the options above come on top.
         generator, peer: model SPECs; peer None means the generator's weights under other seeds.
         allowed_hosts: hosts besides this machine that a served model may be on; only a configuration file names them.
+        batch_across_cases: let cases share the batches of the models.
+        cases_at_once: how many; None means AT_ONCE.
         settings: search settings that differ from the preset's.
         models: options of the back-ends (`search.models.registry.OPTIONS`) that differ from their defaults.
     """
@@ -60,6 +69,8 @@ class ReplayOptions:
     generator: str = "embedded"
     peer: str | None = None
     allowed_hosts: tuple[str, ...] = ()
+    batch_across_cases: bool = False
+    cases_at_once: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     models: dict[str, Any] = field(default_factory=dict)
 
@@ -72,6 +83,7 @@ class PreparedRun:
         plans: steps to take, by name, in the order of the pathway.
         peer: model SPEC; None when the generator's weights serve.
         allowed_hosts, models: where models may be, and their options.
+        batch_across_cases: how many cases share the batches of the models; 0: none does.
     """
 
     pathway: Pathway
@@ -87,6 +99,7 @@ class PreparedRun:
     peer: str | None
     allowed_hosts: tuple[str, ...]
     models: dict[str, Any]
+    batch_across_cases: int = 0
 
 
 def make_config(options: ReplayOptions) -> dict[str, Any]:
@@ -126,6 +139,8 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
         "allowed_hosts": list(options.allowed_hosts),
         "models": dict(sorted(options.models.items())),
     }
+    if options.batch_across_cases:  # absent from any other run, which so keeps the configuration it always had
+        config[BATCHED] = options.cases_at_once or AT_ONCE
     return {**config, "hashes": _hashes(loaded.pathway)}
 
 
@@ -187,7 +202,13 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         peer=config["peer"],
         allowed_hosts=tuple(config["allowed_hosts"]),
         models=config["models"],
+        batch_across_cases=at_once_of(config),
     )
+
+
+def at_once_of(config: Mapping[str, Any]) -> int:
+    """Returns how many cases of a run share the batches of the models; 0: none does."""
+    return int(config.get(BATCHED, 0))
 
 
 def versions() -> dict[str, str]:
@@ -224,9 +245,9 @@ def read_options(path: Path) -> dict[str, Any]:
         if isinstance(listed := values.get(name), list | str):
             values[name] = tuple(listed.split(",") if isinstance(listed, str) else listed)
     for name, value in values.items():
-        wanted: Any = int if name in ("limit", "seed") else tuple if name in _LISTS else str
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            words = {int: "a whole number", tuple: "a list of words", str: "a word"}[wanted]
+        wanted: type = _TYPES.get(name, str)
+        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+            words = {int: "a whole number", tuple: "a list of words", str: "a word", bool: "true or false"}[wanted]
             raise BadInputError(f"must be {words}", file=path, field=name)
         if isinstance(value, tuple) and not all(isinstance(v, str) for v in value):
             raise BadInputError("must be a list of words", file=path, field=name)
@@ -262,6 +283,11 @@ def _check(options: ReplayOptions) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)} is unknown", hint=hint)
     if options.limit is not None and options.limit < 1:
         raise UsageError("--limit must be at least 1")
+    if options.cases_at_once is not None:
+        if options.cases_at_once < 1:
+            raise UsageError("--cases-at-once must be at least 1")
+        if not options.batch_across_cases:
+            raise UsageError("--cases-at-once is for --batch-across-cases alone")
 
 
 def check_names(pathway: Pathway) -> None:

@@ -33,7 +33,7 @@ class Listener:
         """The run has `cases` cases, of which `done` are done, with `steps` steps each."""
 
     def rollout(self, rollouts: int, computed: int) -> None:
-        """The step at work has done `rollouts`; the models computed `computed` token positions in all."""
+        """The steps at work have done `rollouts`; the models computed `computed` token positions in all."""
 
     def finished(self, report: CaseReport) -> None:
         """A case is done."""
@@ -84,10 +84,9 @@ def replay(
         ModelError: a model does not load.
         StorageError: the database failed.
     """
-    if workers < 1:
-        raise UsageError("--workers must be at least 1")
     config = make_config(options)
     prepared = prepare(config)
+    _check_workers(workers, prepared)
     with _database(url) as engine:
         case_ids = _case_ids(engine, prepared)
         store = RunStore(engine)
@@ -121,14 +120,20 @@ def resume(
         UsageError: no such run, or what it depends on has changed since.
         ModelError, StorageError: as `replay`.
     """
-    if workers < 1:
-        raise UsageError("--workers must be at least 1")
     with _database(url) as engine:
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
+        _check_workers(workers, prepared)
         case_ids = _case_ids(engine, prepared)
         job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
+
+
+def _check_workers(workers: int, prepared: PreparedRun) -> None:
+    if workers < 1:
+        raise UsageError("--workers must be at least 1")
+    if workers > 1 and prepared.batch_across_cases:
+        raise UsageError("--batch-across-cases is for one process", hint="leave out --workers")
 
 
 @contextmanager

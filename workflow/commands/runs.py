@@ -72,8 +72,14 @@ def replay_command(
     ] = "",
     no_cache: NoCache = False,
     batch_across_cases: Annotated[
-        bool, typer.Option("--batch-across-cases", help="Share batches among cases; not available yet.")
+        bool,
+        typer.Option(
+            "--batch-across-cases", help="Take several cases at once, in common batches; no record is then repeatable."
+        ),
     ] = False,
+    cases_at_once: Annotated[
+        int | None, typer.Option("--cases-at-once", help="Cases that share batches, with --batch-across-cases (8).")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file with any of these options.")] = None,
 ) -> None:
     """Replays cases along a pathway. The name of a run with identical options resumes it."""
@@ -82,8 +88,6 @@ def replay_command(
     if executor != "local":
         known = "is not available yet" if executor == "ray" else "is unknown"
         raise UsageError(f"--executor {executor} {known}", hint="available: local")
-    if batch_across_cases:
-        raise UsageError("--batch-across-cases is not available yet")
     if not run:
         raise UsageError("a run needs a name", hint="give it one with --run NAME")
     values: dict[str, Any] = {"settings": {}} if config is None else read_options(config)
@@ -101,6 +105,8 @@ def replay_command(
         "seed": seed,
         "generator": generator,
         "peer": peer,
+        "batch_across_cases": batch_across_cases or None,
+        "cases_at_once": cases_at_once,
     }
     values.update({name: v for name, v in given.items() if v not in ("", None, ())})
     if rollouts is not None:

@@ -13,14 +13,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Engine
 
 from clinical_data.errors import ModelError
 from evaluation.store import open_database
 from evaluation.store.run_store import Run, RunStore
+from search.shared_batches import run_together
 from workflow.case_worker import CaseReport, CaseWorker
+from workflow.config import at_once_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,20 @@ class Job:
 def run_in_process(
     engine: Engine, run: Run, job: Job, case_ids: Sequence[str], on_rollout: Callable[[int, int], None]
 ) -> Iterator[CaseReport]:
-    """Yields a report per case, in order.
+    """Yields a report per case: in order, or as they end where the run lets its cases share batches.
 
     Raises:
         UsageError, ModelError, StorageError: as `CaseWorker`.
     """
+    at_once = at_once_of(run.config)
     with CaseWorker(engine, run, retry_failed=job.retry_failed, on_rollout=on_rollout, cache=job.cache) as worker:
-        for case_id in case_ids:
-            yield worker.run(case_id)
+        if not at_once:
+            for case_id in case_ids:
+                yield worker.run(case_id)
+            return
+        together = run_together(worker.models, (partial(worker.run, case_id) for case_id in case_ids), at_once)
+        with closing(together):  # type: ignore[type-var]
+            yield from together
 
 
 def run_in_processes(job: Job, case_ids: Sequence[str], workers: int) -> Iterator[CaseReport]:
