@@ -1,0 +1,115 @@
+"""What the record says a case-step should have concluded, and how near a stored vote came to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clinical_data.codes import is_icd10
+from clinical_data.ground_truth import GroundTruth
+from clinical_data.vocabulary import Entry, Vocabulary
+from evaluation import matching
+from evaluation.record import CandidateRecord
+from evaluation.supervision.traces import CallBook
+from search.answers import HALF, exact_vote, jaccard, key_of_text, rank
+from search.models.language_model import ChoiceScores
+from search.trajectory import Conclusion
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The recorded answer of a case-step, in the words of its vocabulary.
+
+    Attributes:
+        classes: class of each recorded answer at the level of the answer key; one where one answer is asked for.
+        entries: for each class the entry that is written.
+        vocabulary: the closed list of answers.
+        several: a set is asked for.
+    """
+
+    classes: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    vocabulary: Vocabulary
+    several: bool = False
+
+    @property
+    def words(self) -> str:
+        """The answer as the search writes it after its cue, leading space included."""
+        return " " + "; ".join(entry.display for entry in self.entries)
+
+    @property
+    def code(self) -> str:
+        """The answer as counts show it."""
+        return " + ".join(entry.code for entry in self.entries)
+
+    def rightness(self, keys: Iterable[str]) -> float:
+        """Returns how right an answer is: 1 or 0, of a set the Jaccard index of its classes with the recorded ones."""
+        given = {matching.answer_class(key, self.vocabulary) or key for key in keys}
+        return jaccard(given, self.classes)
+
+    def agrees(self, keys: Sequence[str]) -> bool:
+        """Says whether an answer agrees with the record; a set does from a Jaccard index of a half."""
+        return bool(keys) and self.rightness(keys) >= (HALF if self.several else 1.0)
+
+    def likelihood(self, conclusion: Conclusion) -> float:
+        """Returns the share of a vote for the recorded answer, in [0, 1]; of a set how right the vote is."""
+        if self.several:
+            return self.rightness(conclusion.chosen)
+        codes = (h.code for h in conclusion.ranked if h.code)
+        right = {c for c in codes if matching.answer_class(c, self.vocabulary) == self.classes[0]}
+        return sum(conclusion.probability_of(code) for code in right)
+
+
+def target_of(truth: GroundTruth | None, vocabulary: Vocabulary, most: int | None) -> tuple[Target | None, str]:
+    """Returns the recorded answer of a case-step, or None and why there is none to teach.
+
+    Args:
+        truth: the recorded labels.
+        vocabulary: the closed list of answers.
+        most: most answers of a set; None where one answer is asked for.
+    """
+    principal = matching.principal_label(truth, vocabulary)
+    if truth is None or principal is None:
+        return None, "no recorded label"
+    labels = [principal] if most is None else sorted(truth.labels, key=lambda label: label.rank)
+    level, found = matching.key_level(vocabulary), dict[str, Entry]()
+    for label in labels:
+        named = matching.label_classes(label, vocabulary).get(level)
+        members = [e for e in vocabulary.entries if named and matching.answer_class(e.code, vocabulary) == named]
+        if named and members:
+            exact = [e for e in members if is_icd10(vocabulary.system) and e.code == label.coding.code]
+            found.setdefault(named, (exact or members)[0])
+    kept = list(found.items())[: most or 1]
+    if not kept:
+        return None, "label outside the vocabulary"
+    return Target(tuple(c for c, _ in kept), tuple(e for _, e in kept), vocabulary, most is not None), ""
+
+
+def keys_of(candidate: CandidateRecord) -> tuple[str, ...]:
+    """Returns the keys of a stored answer: one, those of a set, or none."""
+    return candidate.chosen or (() if candidate.answer_key is None else (candidate.answer_key,))
+
+
+def vote_after(book: CallBook, role: str, prompt: str, vocabulary: Vocabulary) -> Conclusion | None:
+    """Returns the stored vote of a role on one answer after a prompt, cue included; None where there was none.
+
+    Votes by likelihood are worked out as the search did; drawn ones are counted, over all draws after this prompt.
+    """
+    calls = book.find(role, "vote", prompt)
+    if not calls:
+        return None
+    first = calls[0]
+    if first.seed is None:
+        prior = book.prior(role)
+        alone = None if prior is None else _scores(prior.prompt_ids, prior.completion_ids, prior.logprobs).mean_logprobs
+        scores = _scores(first.prompt_ids, first.completion_ids, first.logprobs)
+        return exact_vote(scores, vocabulary, prior=alone)
+    keys = [key_of_text(call.completions[0], vocabulary) for call in calls]
+    shares = {key: keys.count(key) / len(keys) for key in keys if key is not None}
+    return rank(shares, vocabulary)
+
+
+def _scores(
+    prompt_ids: tuple[int, ...], choice_ids: tuple[tuple[int, ...], ...], logprobs: tuple[float, ...]
+) -> ChoiceScores:
+    return ChoiceScores(prompt_ids, choice_ids, logprobs)
