@@ -107,8 +107,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         UsageError: no such vocabulary.
         BadInputError: the file is no valid vocabulary.
     """
-    given = name.endswith((".yaml", ".yml"))
-    path = Path(name) if given else Path(str(files("clinical_data") / "vocabularies" / f"{name}.yaml"))
+    path = _path(name)
     if not path.is_file():
         raise UsageError(f"no answer vocabulary named {name}", hint="name a bundled vocabulary or a YAML file")
     raw = path.read_bytes()
@@ -139,3 +138,15 @@ def load_vocabulary(name: str) -> Vocabulary:
     if unknown := sorted(set(members.values()) - codes):
         raise BadInputError(f"unknown code {unknown[0]!r}", file=path, field="members")
     return result
+
+
+def vocabulary_files(name: str) -> tuple[Path, ...]:
+    """Returns the files of a vocabulary: its own, then that of its members if it has one."""
+    path = _path(name)
+    members = yaml.safe_load(path.read_bytes()).get("members")
+    return (path, path.parent / members) if members else (path,)
+
+
+def _path(name: str) -> Path:
+    given = name.endswith((".yaml", ".yml"))
+    return Path(name) if given else Path(str(files("clinical_data") / "vocabularies" / f"{name}.yaml"))

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinical_data.errors import WardstarError
-from workflow.commands import cases, datasets, imports, machine, pathways, runs, trees
+from workflow.commands import cases, datasets, exports, imports, machine, pathways, runs, trees
 from workflow.commands.common import say
 
 app = typer.Typer(
@@ -77,6 +77,7 @@ app.add_typer(runs.runs_app, name="runs")
 app.command("score")(runs.score_command)
 app.command("prompts")(runs.prompts_command)
 app.command("records")(runs.records_command)
+app.command("export")(exports.export_command)
 app.command("report")(runs.report_command)
 app.command("tree")(trees.tree_command)
 app.add_typer(machine.models_app, name="models")

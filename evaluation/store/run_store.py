@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -210,6 +211,20 @@ class RunStore:
             for call in unpack(row.calls):
                 yield row.case_id, row.source_id, row.step, row.occurrence, call
 
+    def calls_of(self, run_id: int, key: Key) -> list[ModelCall]:
+        """Returns the calls of one case-step, in order; none where none were made.
+
+        Raises:
+            StorageError: calls that this program cannot read.
+        """
+        with reading(self.engine) as connection:
+            blob = connection.execute(select(case_steps.c.calls).where(*_where(run_id, key))).scalar()
+        try:
+            return list(unpack(blob))
+        except (zlib.error, ValueError, KeyError, TypeError):
+            hint = "delete the run and replay it"
+            raise StorageError(f"{_words(key)}: its stored calls cannot be read (calls)", hint=hint) from None
+
     def rescore(self, run_id: int, key: Key, truth: list[dict[str, Any]], match: dict[str, int]) -> None:
         """Replaces labels and marks of a stored case-step; the record stays as it is."""
         values = {"truth_json": canonical_json(truth), "match_json": canonical_json(match)}
@@ -296,11 +311,20 @@ def _stored(row: Any) -> StoredRecord:
         record = RunRecord.model_validate_json(row.record_json)
     except ValidationError as error:
         place = _words((row.case_id, row.step, row.occurrence))
-        written = json.loads(row.record_json).get("version", 0)
+        written = _version_of(row.record_json)
         hint = "install that version of wardstar" if written > RECORD_VERSION else "delete the run and replay it"
-        field_name = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+        field_name = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"]) or "not JSON"
         raise StorageError(f"{place}: a record of version {written} cannot be read ({field_name})", hint=hint) from None
     return StoredRecord(record, json.loads(row.truth_json or "[]"), json.loads(row.match_json or "{}"))
+
+
+def _version_of(text: str) -> int:
+    """Returns the version that a record says it has; 0 where it says none."""
+    try:
+        version = json.loads(text).get("version", 0)
+    except (ValueError, AttributeError):
+        return 0
+    return version if isinstance(version, int) else 0
 
 
 def _words(key: Key) -> str:

@@ -13,7 +13,7 @@ from evaluation.record import CandidateRecord
 from evaluation.supervision.traces import CallBook
 from search.answers import HALF, exact_vote, jaccard, key_of_text, rank
 from search.models.language_model import ChoiceScores
-from search.trajectory import Conclusion
+from search.trajectory import Conclusion, ModelCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,7 @@ class Target:
         return bool(keys) and self.rightness(keys) >= (HALF if self.several else 1.0)
 
     def likelihood(self, conclusion: Conclusion) -> float:
-        """Returns the share of a vote for the recorded answer, in [0, 1]; of a set how right the vote is."""
-        if self.several:
-            return self.rightness(conclusion.chosen)
+        """Returns the share of a vote on one answer for the recorded one, in [0, 1]."""
         codes = (h.code for h in conclusion.ranked if h.code)
         right = {c for c in codes if matching.answer_class(c, self.vocabulary) == self.classes[0]}
         return sum(conclusion.probability_of(code) for code in right)
@@ -101,15 +99,12 @@ def vote_after(book: CallBook, role: str, prompt: str, vocabulary: Vocabulary) -
     first = calls[0]
     if first.seed is None:
         prior = book.prior(role)
-        alone = None if prior is None else _scores(prior.prompt_ids, prior.completion_ids, prior.logprobs).mean_logprobs
-        scores = _scores(first.prompt_ids, first.completion_ids, first.logprobs)
-        return exact_vote(scores, vocabulary, prior=alone)
+        alone = None if prior is None else _scores(prior).mean_logprobs
+        return exact_vote(_scores(first), vocabulary, prior=alone)
     keys = [key_of_text(call.completions[0], vocabulary) for call in calls]
     shares = {key: keys.count(key) / len(keys) for key in keys if key is not None}
     return rank(shares, vocabulary)
 
 
-def _scores(
-    prompt_ids: tuple[int, ...], choice_ids: tuple[tuple[int, ...], ...], logprobs: tuple[float, ...]
-) -> ChoiceScores:
-    return ChoiceScores(prompt_ids, choice_ids, logprobs)
+def _scores(call: ModelCall) -> ChoiceScores:
+    return ChoiceScores(call.prompt_ids, call.completion_ids, call.logprobs)

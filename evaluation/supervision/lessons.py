@@ -1,0 +1,287 @@
+"""Reads stored runs for teaching: each case-step of the splits asked for, with its branches and its recorded answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from sqlalchemy import Engine
+
+from clinical_data.errors import BadInputError, StorageError, UsageError
+from clinical_data.ground_truth import GroundTruth
+from clinical_data.splits import PATIENT_SCHEME, SPLITS
+from clinical_data.store.case_reader import CaseReader
+from clinical_data.store.truth_store import TruthStore
+from clinical_data.vocabulary import Vocabulary, load_vocabulary
+from evaluation.record import RunRecord
+from evaluation.store.run_store import Run, RunStore
+from evaluation.supervision.branches import Leaf
+from evaluation.supervision.targets import Target, keys_of, target_of, vote_after
+from evaluation.supervision.traces import CallBook, opening_of, trace
+from search.desk import GENERATOR
+from search.prompts import TEMPLATE_HASH
+from search.trajectory import Status
+
+
+@dataclass(frozen=True, slots=True)
+class StepForm:
+    """What the pathway of a run says of one step.
+
+    Attributes:
+        truth: name under which its labels are stored.
+        answer_cue: word before the answer in prompts.
+        vocabularies: source -> name of a bundled vocabulary, or a YAML file.
+        most: most answers of a set; None where one answer is asked for.
+    """
+
+    truth: str
+    answer_cue: str
+    vocabularies: dict[str, str]
+    most: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One case-step of a run, ready to teach.
+
+    Attributes:
+        run, split: where it comes from.
+        record: what happened.
+        target: the recorded answer; None without one that can be taught.
+        vocabulary: the closed list of answers.
+        answer_cue: word before the answer in prompts.
+        book: its calls to models.
+        leaves: its concluded trajectories; never empty.
+    """
+
+    run: str
+    split: str
+    record: RunRecord
+    target: Target | None
+    vocabulary: Vocabulary
+    answer_cue: str
+    book: CallBook
+    leaves: list[Leaf]
+
+
+@dataclass(slots=True)
+class Lessons:
+    """The case-steps of some runs that may teach.
+
+    Args:
+        engine: the database of cases and runs.
+        names: the runs.
+        splits: splits that are asked for.
+        steps: steps that are asked for; none means all.
+
+    Attributes:
+        runs: the runs, by name.
+        vocabularies: name under which a pathway knows it -> vocabulary, of those used.
+        dropped: why case-steps and trajectories were left out, and how often.
+        unlabelled: take also case-steps without a recorded answer that can be taught.
+
+    Raises:
+        UsageError: no such run, runs that do not go together, or a run of another version of prompts or vocabularies.
+    """
+
+    engine: Engine
+    names: Sequence[str]
+    splits: Sequence[str]
+    steps: Sequence[str] = ()
+    unlabelled: bool = False
+    runs: list[Run] = field(default_factory=list)
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    _truths: dict[str, dict[str, GroundTruth]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        store = RunStore(self.engine)
+        self.runs = [store.get(name) for name in sorted(set(self.names))]
+        check_alike(self.runs)
+        known = list(step_forms(self.runs[0].config))
+        if unknown := [step for step in self.steps if step not in known]:
+            raise UsageError(f"no step named {unknown[0]}", hint=f"known: {', '.join(known)}")
+
+    def __iter__(self) -> Iterator[Lesson]:
+        """Yields the case-steps run by run, in stored order.
+
+        Raises:
+            StorageError: a record or its calls cannot be read.
+            BadInputError: a record and its calls do not belong together, or it shows what was not known at its clock.
+        """
+        for run in self.runs:
+            splits = split_of_cases(self.engine, run)
+            forms = step_forms(run.config)
+            try:
+                for stored in RunStore(self.engine).records(run.run_id):
+                    lesson = self._lesson(run, forms, stored.record, splits.get(stored.record.case_id, ""))
+                    if lesson is not None:
+                        yield lesson
+            except StorageError as error:
+                raise StorageError(f"run {run.name}, {error.message}", hint=error.hint) from error
+
+    def _lesson(self, run: Run, forms: dict[str, StepForm], record: RunRecord, split: str) -> Lesson | None:
+        reason = self._why_not(record, split, forms)
+        if reason:
+            if reason != _OTHER_STEP:
+                self.dropped[reason] += 1
+            return None
+        form = forms[record.step]
+        vocabulary = self._vocabulary(form.vocabularies[record.source])
+        _check_hashes(run, record, vocabulary)
+        truth = self._truth(form.truth).get(record.case_id)
+        target, reason = target_of(truth, vocabulary, form.most)
+        if target is None and not self.unlabelled:
+            self.dropped[reason] += 1
+            return None
+        calls = RunStore(self.engine).calls_of(run.run_id, (record.case_id, record.step, record.occurrence))
+        book = CallBook(calls, int(record.settings.get("turn_tokens", 0)) or _NO_LIMIT)
+        leaves = self._leaves(run, record, form, target, vocabulary, book)
+        if not leaves:
+            self.dropped["no trajectory that can be taught"] += 1
+            return None
+        return Lesson(run.name, split, record, target, vocabulary, form.answer_cue, book, leaves)
+
+    def _why_not(self, record: RunRecord, split: str, forms: dict[str, StepForm]) -> str:
+        """Returns why a case-step is left out unread; empty where it is not."""
+        if self.steps and record.step not in self.steps:
+            return _OTHER_STEP
+        if split not in self.splits:
+            return f"case of split {split}" if split else "case without a split"
+        if record.status in (Status.FAILED, Status.NOT_APPLICABLE):
+            return f"step {record.status.replace('_', ' ')}"
+        if record.step not in forms or record.source not in forms[record.step].vocabularies:
+            return "no answer vocabulary for this source"
+        return "" if record.candidates else "no trajectory"
+
+    def _leaves(
+        self,
+        run: Run,
+        record: RunRecord,
+        form: StepForm,
+        target: Target | None,
+        vocabulary: Vocabulary,
+        book: CallBook,
+    ) -> list[Leaf]:
+        """Returns the concluded trajectories that can be taught, and counts the others."""
+        opening = opening_of(record, book)
+        if opening is None:
+            raise _bad(run, record, "calls", "the stored calls are not those of this record")
+        _check_clock(run, record)
+        leaves = []
+        for candidate in record.candidates:
+            if any(turn.imagined for turn in candidate.turns):
+                self.dropped["trajectory with imagined results"] += 1
+                continue
+            traced = trace(candidate, opening, form.answer_cue, book)
+            if traced is None:
+                self.dropped["trajectory whose prompts are not stored"] += 1
+                continue
+            likelihood, right = 0.0, False
+            if target is not None:
+                keys = keys_of(candidate)
+                right = target.agrees(keys)
+                likelihood = target.rightness(keys)
+                if not target.several:
+                    vote = vote_after(book, GENERATOR, traced.turns[-1].pieces[0].prompt, vocabulary)
+                    likelihood = target.likelihood(vote) if vote is not None else 0.0
+            leaves.append(Leaf(candidate, traced, likelihood, right))
+        return leaves
+
+    def _truth(self, selector: str) -> dict[str, GroundTruth]:
+        if selector not in self._truths:
+            self._truths[selector] = TruthStore(self.engine).truth_of_step(selector)
+        return self._truths[selector]
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        if name not in self.vocabularies:
+            self.vocabularies[name] = load_vocabulary(name)
+        return self.vocabularies[name]
+
+
+_NO_LIMIT = 1 << 30
+_OTHER_STEP = "another step"
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raises UsageError where runs cannot share one set: pathway, prompts, catalogue, vocabularies, scheme of splits.
+
+    Their prompts must also be those of this program, or what is tuned on them would not fit the place it is meant for.
+    """
+    if not runs:
+        raise UsageError("no run is named", hint="name one with --run NAME")
+    for run in runs:
+        if not isinstance(run.config.get("hashes"), dict) or not isinstance(run.config.get("pathway"), dict):
+            raise UsageError(f"run {run.name} was configured by another version of wardstar", hint="replay it again")
+        if run.config["hashes"].get("prompts") != TEMPLATE_HASH:
+            raise UsageError(
+                f"run {run.name}: its prompts are not those of this version of wardstar",
+                hint="a model tuned on it would be asked in other words; replay it again",
+            )
+    first = _identity(runs[0])
+    for run in runs[1:]:
+        other = _identity(run)
+        if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
+            raise UsageError(
+                f"runs {runs[0].name} and {run.name} differ in {', '.join(differing)}",
+                hint="export them into sets of their own",
+            )
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """Returns what runs of one set must share."""
+    pathway = run.config["pathway"]
+    return {
+        "pathway": f"{pathway.get('name')} {pathway.get('version')}",
+        "content of the pathway": pathway.get("sha256"),
+        "split scheme": run.config.get("split_scheme", PATIENT_SCHEME),
+        **dict(sorted(run.config["hashes"].items())),
+    }
+
+
+def step_forms(config: dict[str, Any]) -> dict[str, StepForm]:
+    """Returns step name -> form, from the text of the pathway that a run's configuration holds."""
+    forms = {}
+    for step in yaml.safe_load(config["pathway"]["text"])["steps"]:
+        answer = step["answer"]
+        most = (answer.get("most") or 1) if answer["form"] == "set" else None
+        forms[step["name"]] = StepForm(step["truth"], step["answer_cue"], dict(answer["vocabulary"]), most)
+    return forms
+
+
+def split_of_cases(engine: Engine, run: Run) -> dict[str, str]:
+    """Returns case id -> split, by the scheme of a run."""
+    scheme = run.config.get("split_scheme", PATIENT_SCHEME)
+    reader = CaseReader(engine)
+    return {case_id: split for split in SPLITS for case_id in reader.case_ids(split=split, scheme=scheme)}
+
+
+def _check_hashes(run: Run, record: RunRecord, vocabulary: Vocabulary) -> None:
+    wanted = {
+        "prompts": TEMPLATE_HASH,
+        "pathway": run.config["pathway"].get("sha256"),
+        "vocabulary": vocabulary.sha256,
+    }
+    for name, sha256 in wanted.items():
+        if record.hashes.get(name) != sha256:
+            raise _bad(run, record, f"hashes.{name}", f"made with another {name} than this set")
+
+
+def _check_clock(run: Run, record: RunRecord) -> None:
+    """Raises BadInputError where a record shows a finding that was not available at its clock."""
+    if record.clock is None:
+        raise _bad(run, record, "clock", "no clock is recorded")
+    shown = [("opening", turn) for turn in record.opening]
+    shown += [("candidates.turns", turn) for candidate in record.candidates for turn in candidate.turns]
+    for place, turn in shown:
+        if any(finding.available > record.clock for finding in turn.findings):
+            raise _bad(run, record, f"{place}.findings.available", "shows what was not known at its clock")
+
+
+def _bad(run: Run, record: RunRecord, name: str, message: str) -> BadInputError:
+    place = f"run {run.name}, case {record.case_id}, step {record.step}"
+    hint = "delete the run and replay it"
+    return BadInputError(f"{place}, field {name}: {message}", hint=hint)

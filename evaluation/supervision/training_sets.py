@@ -1,0 +1,220 @@
+"""Training sets from stored runs: `sft`, `preference` and `stepwise`, each a folder with its card.
+
+    DIR/train.jsonl            rows of cases of the train split
+    DIR/tuning.jsonl           rows of the tuning split, only where asked for: for stopping early, never for teaching
+    DIR/vocabularies/          the answer vocabularies of the runs, as files
+    DIR/README.md, card.json   what is in it and where it comes from
+
+Rows come from the train split alone; what else a run holds is counted in the card and left out. Held-out cases are
+refused. The folder appears whole or not at all, and holds the same bytes whenever it is made from the same runs.
+Fields and rules: docs/training-sets.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from clinical_data.errors import BadInputError, StorageError, UsageError
+from clinical_data.splits import TRAIN, TUNING
+from evaluation.supervision.lessons import Lesson, Lessons, step_forms
+from evaluation.supervision.preference import preference_rows
+from evaluation.supervision.set_card import CARD, README, carry_vocabularies, make_card, readme
+from evaluation.supervision.sft import RECORD, sft_rows
+from evaluation.supervision.shaping import (
+    KINDS,
+    PREFERENCE,
+    SFT,
+    STEPWISE,
+    Row,
+    balanced,
+    contradictions,
+    counted,
+    in_order,
+    is_unicode,
+    line_of,
+    short_enough,
+    without_repetition,
+    without_reversed,
+)
+from evaluation.supervision.stepwise import check_label_source, stepwise_rows
+
+MOST_CHARACTERS = 12_000  # about 3,000 tokens of English
+
+
+@dataclass(frozen=True, slots=True)
+class SetOptions:
+    """How a training set is made.
+
+    Attributes:
+        splits: files to write; `train` is always among them.
+        steps: steps to take; none means all.
+        answers_only: answers and pairs of answers alone, without the turns that lead there.
+        balance: no class with more cases than the class of median size.
+        most_characters: characters of prompt and completion that a row may take; 0: any.
+        label_source: of stepwise labels: `record`, `peer` or `vote`.
+    """
+
+    splits: tuple[str, ...] = (TRAIN,)
+    steps: tuple[str, ...] = ()
+    answers_only: bool = False
+    balance: bool = False
+    most_characters: int = MOST_CHARACTERS
+    label_source: str = RECORD
+
+
+def export_set(
+    engine: Engine, kind: str, runs: Sequence[str], out: Path, options: SetOptions | None = None
+) -> dict[str, Any]:
+    """Writes a training set and returns its card.
+
+    Args:
+        engine: the database of cases and runs.
+        kind: `sft`, `preference` or `stepwise`.
+        runs: names of the runs; they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
+        out: folder to make; one that holds an earlier set is replaced.
+        options: how; None: as `SetOptions` has it.
+
+    Raises:
+        UsageError: an option that cannot be, runs that do not go together, or a folder that holds something else.
+        BadInputError: no row is left, or a record that is not what it should be; names run, case and field.
+        StorageError: a record cannot be read, or the folder not be written.
+    """
+    options = options or SetOptions()
+    _check(kind, options, out)
+    splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
+    lessons = Lessons(
+        engine, runs, splits, options.steps, unlabelled=kind == STEPWISE and options.label_source != RECORD
+    )
+    steps = tuple(step_forms(lessons.runs[0].config))
+    made = in_order(_rows(lessons, kind, options), steps)
+    files: dict[str, list[Row]] = {}
+    notes: dict[str, dict[str, Any]] = {}
+    dropped = lessons.dropped
+    for split in splits:
+        files[split] = _shaped([row for row in made if row["split"] == split], kind, options, dropped)
+        notes[split] = contradictions(files[split], kind)
+        if not files[split]:
+            reasons = ", ".join(f"{n} x {reason}" for reason, n in sorted(dropped.items())) or "the runs hold no record"
+            raise BadInputError(
+                f"no row for {split}.jsonl from run {', '.join(run.name for run in lessons.runs)}",
+                hint=f"left out: {reasons}",
+            )
+    card = make_card(kind, lessons, files, options=_as_json(options), contradictions=notes)
+    _write(out, files, card, lessons)
+    return card
+
+
+def _check(kind: str, options: SetOptions, out: Path) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"no training set named {kind}", hint=f"known: {', '.join(KINDS)}")
+    if unknown := [split for split in options.splits if split not in (TRAIN, TUNING)]:
+        raise UsageError(f"--split {unknown[0]}: cases of that split are never taught", hint="known: train, tuning")
+    if options.most_characters < 0:
+        raise UsageError("--max-characters must not be negative")
+    check_label_source(options.label_source)
+    if kind != STEPWISE and options.label_source != RECORD:
+        raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
+    if kind == STEPWISE and options.answers_only:
+        raise UsageError("--answers-only is for sft and preference sets")
+    if options.balance and kind == STEPWISE and options.label_source != RECORD:
+        raise UsageError("--balance goes by the recorded class, which this set does not use")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
+        raise UsageError(f"{out} holds something else than a training set", hint="name another folder with --out")
+
+
+def _rows(lessons: Lessons, kind: str, options: SetOptions) -> Iterator[Row]:
+    for lesson in lessons:
+        number = 0
+        for row in _rows_of(lesson, kind, options):
+            number += 1
+            if row.pop("cut", False):
+                lessons.dropped["turn empty, or cut by the limit of tokens"] += 1
+            elif not is_unicode(row):
+                lessons.dropped["row whose text is no Unicode"] += 1
+            else:
+                yield row
+        if not number:
+            lessons.dropped[f"case-step that gives no {kind} row"] += 1
+
+
+def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
+    if kind == SFT:
+        return sft_rows(lesson, answers_only=options.answers_only)
+    if kind == PREFERENCE:
+        return preference_rows(lesson, answers_only=options.answers_only)
+    return stepwise_rows(lesson, options.label_source)
+
+
+def _shaped(rows: list[Row], kind: str, options: SetOptions, dropped: Counter[str]) -> list[Row]:
+    most = options.most_characters
+    rows = counted(rows, partial(without_repetition, kind=kind), "row that repeats another of its case", dropped)
+    shorter = partial(short_enough, kind=kind, characters=most)
+    rows = counted(rows, shorter, f"row of more than {most} characters", dropped)
+    if kind == PREFERENCE:
+        rows = counted(rows, without_reversed, "pair that stands there the other way round", dropped)
+    if options.balance:
+        rows = counted(rows, balanced, "row of a larger class (balance)", dropped)
+    return rows
+
+
+def _as_json(options: SetOptions) -> dict[str, Any]:
+    return {
+        "steps": list(options.steps),
+        "answers_only": options.answers_only,
+        "balance": options.balance,
+        "most_characters": options.most_characters,
+        "label_source": options.label_source,
+    }
+
+
+def _write(out: Path, files: dict[str, list[Row]], card: dict[str, Any], lessons: Lessons) -> None:
+    """Writes the folder beside its place and moves it there when it is whole."""
+    part: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        for split, rows in files.items():
+            _put(part / f"{split}.jsonl", "".join(line_of(row) for row in rows))
+        carry_vocabularies(lessons.vocabularies, part, _put)
+        _put(part / CARD, json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+        _put(part / README, readme(card))
+        _swap(part, out)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Moves a folder to its place; what stood there goes when that has worked, and else comes back."""
+    if not place.exists():
+        new.replace(place)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    place.replace(aside / place.name)
+    try:
+        new.replace(place)
+    except OSError:
+        (aside / place.name).replace(place)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read: rows hold what a patient's chart said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        file.write(text)

@@ -1,0 +1,60 @@
+"""`wardstar export`: training sets from stored runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflow.commands.common import DEFAULT_DB, Db, database, say
+
+MOST_CHARACTERS = 12_000
+
+
+def export_command(
+    kind: Annotated[str, typer.Argument(help="sft, preference or stepwise.")],
+    run: Annotated[list[str], typer.Option("--run", help="Name of a run; may be given several times.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; one that holds an earlier set is replaced.")],
+    db: Db = DEFAULT_DB,
+    split: Annotated[
+        list[str],
+        typer.Option("--split", help="train, which is always written; tuning: write tuning.jsonl as well."),
+    ] = ["train"],  # noqa: B006
+    steps: Annotated[str, typer.Option("--steps", help="Steps to take, with commas between; all when left out.")] = "",
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Answers alone, without the turns that lead there.")
+    ] = False,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Keep no more cases of a class than the class of median size has.")
+    ] = False,
+    max_characters: Annotated[
+        int, typer.Option("--max-characters", help="Leave out rows longer than this; 0: none.")
+    ] = MOST_CHARACTERS,
+    label_source: Annotated[
+        str, typer.Option("--label-source", help="Of stepwise labels: record (default), peer or vote.")
+    ] = "record",
+) -> None:
+    """Makes a training set from stored runs: cases of the train split alone, with a card that says what is in it."""
+    from evaluation.supervision.training_sets import SetOptions, export_set
+
+    options = SetOptions(
+        splits=tuple(split),
+        steps=tuple(s.strip() for s in steps.split(",") if s.strip()),
+        answers_only=answers_only,
+        balance=balance,
+        most_characters=max_characters,
+        label_source=label_source,
+    )
+    with database(db) as engine:
+        card = export_set(engine, kind, run, out, options)
+    for name, figures in card["splits"].items():
+        cold = figures.get("cold_start_share")
+        share = "" if cold is None else f", {cold:.0%} of case-steps cold-started"
+        say(f"{name}.jsonl: {figures['rows']} rows of {figures['cases']} cases{share}")
+    for reason, number in card["left_out"].items():
+        say(f"left out: {number} x {reason}")
+    for name, found in card["contradictions"].items():
+        if found["prompts"]:
+            say(f"{name}.jsonl: {found['prompts']} prompts have several answers; they are kept (card.json names cases)")
+    typer.echo(str(out))
