@@ -158,7 +158,7 @@ def _row(
         "answer": target.code,
         "label_source": label_source,
         "cold_start": cold_start,
-        "verified": leaf.verified,
+        "verified": leaf.verified and leaf.right and not cold_start,
         "cut": cut or not text.strip(),
     }
 
