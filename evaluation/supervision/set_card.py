@@ -31,9 +31,9 @@ LICENCES = {
     "ddxplus": "CC BY 4.0",
 }
 COUNTED = {
-    SFT: ("step", "answer", "role", "turn", "label_source", "cold_start", "verified", "source", "run"),
-    PREFERENCE: ("step", "answer", "pair", "turn", "label_source", "source", "run"),
-    STEPWISE: ("step", "answer", "label_source", "verified", "source", "run"),
+    SFT: ("role", "turn", "label_source", "cold_start", "verified", "source", "run"),
+    PREFERENCE: ("pair", "turn", "label_source", "source", "run"),
+    STEPWISE: ("label_source", "verified", "source", "run"),
 }
 LIMITS = {
     SFT: (
@@ -196,14 +196,36 @@ def _figures(rows: Sequence[Row], kind: str) -> dict[str, Any]:
         "patients": len({row["patient_id"] for row in rows}),
         "longest": max(length(row, kind) for row in rows),
         "sha256": digest.hexdigest(),
-        "by": {name: _count(rows, name) for name in COUNTED[kind] if name in rows[0]},
+        "by": {name: _count(rows, name) for name in COUNTED[kind]},
+        "steps": {
+            step: _of_step([row for row in rows if row["step"] == step]) for step in sorted(_values(rows, "step"))
+        },
     }
     if kind == SFT:
         figures["cold_start_share"] = _cold_share(rows)
         figures["cold_start_share_by_run"] = {
-            run: _cold_share([row for row in rows if row["run"] == run]) for run in sorted({row["run"] for row in rows})
+            run: _cold_share([row for row in rows if row["run"] == run]) for run in sorted(_values(rows, "run"))
         }
     return figures
+
+
+def _of_step(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns the figures of one step; its classes are counted by case, so that long searches weigh no more."""
+    found: dict[str, Any] = {
+        "rows": len(rows),
+        "cases": len(_values(rows, "case_id")),
+        "rows_by_label_source": _count(rows, "label_source"),
+    }
+    if "answer" in rows[0]:
+        pairs = sorted({(row["answer"], row["case_id"]) for row in rows})
+        found["cases_by_answer"] = dict(sorted(Counter(answer for answer, _ in pairs).items()))
+    if "cold_start" in rows[0]:
+        found["cold_start_share"] = _cold_share(rows)
+    return found
+
+
+def _values(rows: Sequence[Row], name: str) -> set[str]:
+    return {row[name] for row in rows}
 
 
 def _count(rows: Sequence[Row], name: str) -> dict[str, int]:
@@ -231,6 +253,9 @@ def _table(figures: Mapping[str, Any]) -> str:
     for name, counts in figures["by"].items():
         words = ", ".join(f"{key} {n}" for key, n in counts.items())
         lines.append(f"| rows by {name.replace('_', ' ')} | {words} |")
+    for step, found in figures["steps"].items():
+        words = ", ".join(f"{key} {n}" for key, n in found.get("cases_by_answer", {}).items()) or "classes not used"
+        lines.append(f"| cases of {step} | {found['cases']} ({found['rows']} rows): {words} |")
     return "\n".join(lines)
 
 
