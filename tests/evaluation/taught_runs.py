@@ -98,6 +98,11 @@ class Shelf:
         }  # fmt: skip
         return {**config, **more}
 
+    def set_pathway(self):
+        """The same pathway, asking for at most two answers."""
+        pathway = self.config()["pathway"]
+        return {**pathway, "text": pathway["text"].replace("form: closed", "form: set, most: 2")}
+
     def begin(self, name, **more):
         return RunStore(self.engine).begin(name, "p", self.config(**more), {})
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 import pytest
+from run_records import WARD, truth_of
 from taught_runs import CUE, FIRST, OPENING, PATIENTS, SECOND, THIRD, THOUGHT, Shelf, calls_of, candidates
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
@@ -13,6 +14,7 @@ from clinical_data.vocabulary import load_vocabulary
 from evaluation.record import FindingRecord, TurnRecord
 from evaluation.store.run_store import RunStore
 from evaluation.supervision.shaping import balanced, contradictions, without_repetition, without_reversed
+from evaluation.supervision.targets import target_of
 from evaluation.supervision.training_sets import SetOptions, export_set
 from search.prompts import PEER_CUE
 
@@ -323,6 +325,42 @@ def test_a_world_models_results_are_not_taught(shelf):
     rows, card = exported(shelf, "stepwise")
     assert [r["completions"] for r in rows] == [[f"{CUE} pneumonia"]]
     assert card["left_out"] == {"trajectory with imagined results": 2}
+
+
+def test_a_set_agrees_from_a_half_and_keeps_what_the_vocabulary_has():
+    truth = truth_of("J18.9", "K85.9", "A41.9", "I50.9")
+    target, reason = target_of(truth, WARD, 2)
+    assert target is not None
+    assert (target.words, target.code, reason) == (" pneumonia; sepsis", "J18 + A41", "")
+    assert target.rightness(["A41", "J18"]) == 1.0
+    assert target.rightness(["A41"]) == 0.5
+    assert target.rightness(["A41", "I50"]) == pytest.approx(1 / 3)
+    assert (target.agrees(["A41"]), target.agrees(["A41", "I50"]), target.agrees([])) == (True, False, False)
+    one, _ = target_of(truth, WARD, None)
+    assert one is not None
+    assert (one.words, one.agrees(["J18"]), one.agrees(["A41"])) == (" pneumonia", True, False)
+    assert target_of(truth_of("K85.9"), WARD, 2) == (None, "label outside the vocabulary")
+
+
+def test_the_best_half_right_set_is_taught_with_the_records_items(shelf):
+    """Of two recorded items the second trajectory names one: it agrees, and the record's set is written."""
+    one, wrong, right = candidates()
+    half = right.model_copy(update={"chosen": ("J18",)})
+    others = [c.model_copy(update={"chosen": ("N17",), "answer_key": "N17"}) for c in (one, wrong)]
+    run = shelf.begin("r", pathway=shelf.set_pathway())
+    shelf.add(run, 1, TRAIN[0], "J18.9", "A41.9", candidates=(*others, half))
+    rows, _ = exported(shelf, "sft")
+    assert [(r["role"], r["turn"], r["completion"]) for r in rows] == [
+        ("generator", "thought", f"{SECOND}\n"),
+        ("generator", "answer", " pneumonia; sepsis\n"),
+        ("peer", "thought", f"{THIRD}\n"),
+        ("peer", "answer", " pneumonia; sepsis\n"),
+    ]
+    assert [(r["label_source"], r["cold_start"]) for r in rows] == [("record", False)] * 2 + [("record", True)] * 2
+    pairs, _ = exported(shelf, "preference")
+    found = {r["prompt"]: (r["chosen"], r["rejected"], r["margin"]) for r in pairs if r["pair"] == "conclusion"}
+    assert found[OPENING + THOUGHT + SECOND + CUE] == (" pneumonia; sepsis\n", " pneumonia\n", 0.5)
+    assert found[OPENING + CUE][2] == 1.0
 
 
 def test_another_folder_is_never_overwritten(shelf):

@@ -30,13 +30,14 @@ from workflow.config import prepare
 from workflow.importing import import_cases
 from workflow.step import clock_of, problem_of
 
-ROLLOUTS = 6
+ROLLOUTS = 4
+CASES_OF_TWO = ("rstar", "greedy", "full-information")  # runs over both cases; the others take the first
 TAKEN = ("0002", "0005")  # two cases of the train split
 
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database of the bundled cases with one small run of every strategy, and one with other rules."""
+    """A database of two bundled cases, with small runs of all strategies and rules between them."""
     folder = tmp_path_factory.mktemp("bundled")
     url = f"sqlite:///{folder / 'w.db'}"
     for path in sorted(bundle_folder().iterdir()):
@@ -47,23 +48,26 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> str:
     from workflow.config import ReplayOptions
     from workflow.runner import replay
 
-    base = ReplayOptions(
-        generator="random:7", peer="random:8", split="train", limit=2, seed=3, settings={"rollouts": ROLLOUTS}
-    )
-    for strategy in ("rstar", "rap", "greedy", "self-consistency", "best-of-n", "full-information"):
-        replay(url, strategy, replace(base, strategy=strategy))
-    drawn = {"rollouts": 8, "vote": "drawn", "merge": "never", "expansion": "node", "calibration": "none"}
-    replay(url, "drawn", replace(base, settings=drawn))
-    replay(url, "free", replace(base, settings={"rollouts": ROLLOUTS, "vote": "free"}))
-    replay(url, "prospective", replace(base, chart_access="prospective", predecessors="predicted"))
-    replay(url, "steered", replace(base, value="ground_truth", peer=None))
+    base = ReplayOptions(generator="random:7", peer="random:8", split="train", seed=3, settings={"rollouts": ROLLOUTS})
+    one = replace(base, limit=1)
+    drawn = {"rollouts": ROLLOUTS, "vote": "drawn", "merge": "never", "expansion": "node", "calibration": "none"}
+    runs = {
+        "rstar": base,
+        "greedy": replace(base, strategy="greedy"),
+        "full-information": replace(base, strategy="full-information"),
+        "drawn": replace(one, settings=drawn),
+        "free": replace(one, strategy="self-consistency", settings={"rollouts": ROLLOUTS, "vote": "free"}),
+        "prospective": replace(
+            one, strategy="rap", chart_access="prospective", predecessors="predicted", settings={"rollouts": 2}
+        ),
+        "steered": replace(one, strategy="best-of-n", value="ground_truth", peer=None),
+    }
+    for name, options in runs.items():
+        replay(url, name, options)
     return url
 
 
-RUNS = (
-    "rstar", "rap", "greedy", "self-consistency", "best-of-n", "full-information", "drawn", "free", "prospective",
-    "steered",
-)  # fmt: skip
+RUNS = ("rstar", "greedy", "full-information", "drawn", "free", "prospective", "steered")
 
 
 @pytest.fixture
@@ -135,11 +139,11 @@ def test_a_rebuilt_opening_is_what_the_search_renders(engine: Engine, name: str)
         assert text == prompt_text(opening(problem_of(case, plan, clock, earlier)))
         assert bool(earlier) == (name == "prospective" and record.step == "discharge_diagnosis")
         number += 1
-    assert number == 4
+    assert number == (4 if name in CASES_OF_TWO else 2)
     assert load_catalogue("v1").sha256 in lessons.runs[0].config["hashes"].values()
 
 
-@pytest.mark.parametrize("name", ["rstar", "rap", "drawn", "free", "steered"])
+@pytest.mark.parametrize("name", ["rstar", "drawn"])
 def test_rebuilt_branches_have_visits_and_values_of_the_stored_tree(engine: Engine, name: str) -> None:
     lessons = Lessons(engine, (name,), ("train",))
     for lesson in lessons:
@@ -268,3 +272,26 @@ def test_sets_load_with_datasets_offline(run: Run, bundled: str, tmp_path: Path)
         assert loaded["rows"] == rows_of(folder)
         for column, name in {"prompt": "string", **wanted}.items():
             assert name in loaded["types"][column]
+
+
+def test_a_set_of_answers_is_taught_as_the_record_has_it(
+    run: Run, fill: Callable[..., str], pathway_file: Path, tmp_path: Path
+) -> None:
+    """One of at most two answers is recorded: a conclusion agrees when half of it is right."""
+    pathway_file.write_text(pathway_file.read_text().replace("form: closed", "form: set\n      most: 2", 1))
+    url = fill(8)
+    assert run("replay", "--db", url, "--pathway", pathway_file, "--generator", "random:7", "--rollouts", "4",
+               "--steps", "first", "--run", "r")[0] == 0  # fmt: skip
+    for kind in ("sft", "preference", "stepwise"):
+        code, _, error = run("export", kind, "--db", url, "--run", "r", "--out", tmp_path / kind)
+        assert code == 0, error
+    names = ("pneumonia", "heart failure", "urinary tract infection", "acute pancreatitis")
+    rows = rows_of(tmp_path / "sft")
+    for row in rows:
+        if row["turn"] == "answer":
+            assert row["completion"] == f" {names[int(row['case_id'][-3:]) % 4]}\n"
+            assert row["prompt"].endswith("\nWorking diagnosis:")
+    assert {r["cold_start"] for r in rows} == {True, False}
+    pairs = [r for r in rows_of(tmp_path / "preference") if r["pair"] == "conclusion"]
+    assert {r["margin"] for r in pairs} <= {1.0, 0.5}  # no item right, or one of two
+    assert pairs
