@@ -255,6 +255,7 @@ def _table(figures: Mapping[str, Any]) -> str:
         lines.append(f"| rows by {name.replace('_', ' ')} | {words} |")
     for step, found in figures["steps"].items():
         words = ", ".join(f"{key} {n}" for key, n in found.get("cases_by_answer", {}).items()) or "classes not used"
+        words = words.replace("|", "\\|")  # codes of eICU are paths
         lines.append(f"| cases of {step} | {found['cases']} ({found['rows']} rows): {words} |")
     return "\n".join(lines)
 
