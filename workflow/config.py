@@ -45,6 +45,7 @@ class ReplayOptions:
         steps: steps to take; empty means all.
         split, limit: which cases; None means all.
         split_scheme: what the split was drawn by, `patient` or `hospital`.
+        cases: file with a case id a line, to which the run is confined (`#` begins a remark); None means all.
         value, chart_access: search settings with an option of their own; None means as `settings` say.
         preset: search settings that a paper used; `settings` and the options above come on top.
         generator, peer: model SPECs; peer None means the generator's weights under other seeds.
@@ -60,6 +61,7 @@ class ReplayOptions:
     split: str | None = None
     split_scheme: str = PATIENT_SCHEME
     limit: int | None = None
+    cases: str | None = None
     strategy: str = "rstar"
     value: str | None = None
     chart_access: str | None = None
@@ -84,6 +86,7 @@ class PreparedRun:
         peer: model SPEC; None when the generator's weights serve.
         allowed_hosts, models: where models may be, and their options.
         batch_across_cases: how many cases share the batches of the models; 0: none does.
+        cases: ids to which the run is confined; None: all of the split.
     """
 
     pathway: Pathway
@@ -100,6 +103,7 @@ class PreparedRun:
     allowed_hosts: tuple[str, ...]
     models: dict[str, Any]
     batch_across_cases: int = 0
+    cases: tuple[str, ...] | None = None
 
 
 def make_config(options: ReplayOptions) -> dict[str, Any]:
@@ -141,6 +145,8 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     }
     if options.batch_across_cases:  # absent from any other run, which so keeps the configuration it always had
         config[BATCHED] = options.cases_at_once or AT_ONCE
+    if options.cases is not None:
+        config["cases"] = read_case_ids(Path(options.cases))
     return {**config, "hashes": _hashes(loaded.pathway)}
 
 
@@ -203,7 +209,24 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         allowed_hosts=tuple(config["allowed_hosts"]),
         models=config["models"],
         batch_across_cases=at_once_of(config),
+        cases=tuple(config["cases"]) if "cases" in config else None,
     )
+
+
+def read_case_ids(path: Path) -> list[str]:
+    """Returns the case ids in a file, one a line, each once and in order; what follows `#` is a remark.
+
+    Raises:
+        BadInputError: missing, no text, or without an id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError("cannot be read as a list of case ids", file=path) from error
+    ids = sorted({line.partition("#")[0].strip() for line in lines} - {""})
+    if not ids:
+        raise BadInputError("holds no case id", file=path)
+    return ids
 
 
 def at_once_of(config: Mapping[str, Any]) -> int:

@@ -147,7 +147,14 @@ def _database(url: str) -> Iterator[Engine]:
 
 def _case_ids(engine: Engine, prepared: PreparedRun) -> list[str]:
     reader = CaseReader(engine)
-    ids = reader.case_ids(split=prepared.split, limit=prepared.limit, scheme=prepared.split_scheme)
+    ids = reader.case_ids(split=prepared.split, scheme=prepared.split_scheme)
+    if prepared.cases is not None:
+        wanted = set(prepared.cases)
+        if missing := sorted(wanted - set(ids)):
+            where = "" if prepared.split is None else f" in split {prepared.split}"
+            raise UsageError(f"no case {missing[0]}{where} ({len(missing)} of {len(wanted)} listed are missing)")
+        ids = [i for i in ids if i in wanted]
+    ids = ids[: prepared.limit]
     if not ids and reader.count():
         raise UsageError(f"no case in split {prepared.split} by {prepared.split_scheme}")
     if not ids:

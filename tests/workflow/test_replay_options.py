@@ -243,3 +243,35 @@ def test_model_options_that_cannot_be_name_their_place(tmp_path: Path, text: str
     with pytest.raises(BadInputError, match=words) as refused:
         read_options(file)
     assert refused.value.field == field
+
+
+def test_a_run_is_confined_to_the_cases_of_a_file(
+    options: ReplayOptions, fill: Callable[..., str], store_of: Callable[[str], RunStore], tmp_path: Path
+) -> None:
+    """The list is part of the configuration: the file may go, and another list is another run."""
+    url, listed = fill(4), tmp_path / "cases.txt"
+    listed.write_text("# a cohort\nfhir-e002\n\nfhir-e000  # the first\nfhir-e002\n", encoding="utf-8")
+    confined = replace(options, cases=str(listed))
+    replay(url, "some", confined)
+    listed.unlink()
+    resume(url, "some")
+    assert {s.record.case_id for s in stored(store_of(url), "some")} == {"fhir-e000", "fhir-e002"}
+    listed.write_text("fhir-e001\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="another configuration: cases"):
+        replay(url, "some", confined)
+    assert "cases" not in make_config(options)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_a_list_of_cases_must_hold_some(options: ReplayOptions, tmp_path: Path, text: str) -> None:
+    (tmp_path / "cases.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInputError, match="holds no case id"):
+        make_config(replace(options, cases=str(tmp_path / "cases.txt")))
+    with pytest.raises(BadInputError, match="cannot be read"):
+        make_config(replace(options, cases=str(tmp_path / "missing.txt")))
+
+
+def test_a_listed_case_must_be_there(options: ReplayOptions, fill: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "cases.txt").write_text("fhir-e000\nfhir-e077\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"no case fhir-e077 \(1 of 2"):
+        replay(fill(2), "some", replace(options, cases=str(tmp_path / "cases.txt")))

@@ -41,6 +41,9 @@ def replay_command(
         str, typer.Option("--split-scheme", help="What the split was drawn by: patient (default) or hospital.")
     ] = "",
     limit: Annotated[int | None, typer.Option("--limit", help="First N cases, in order of case id.")] = None,
+    cases: Annotated[
+        str, typer.Option("--cases", help="File with a case id a line: these alone, of the split if one is named.")
+    ] = "",
     strategy: Annotated[
         str,
         typer.Option("--strategy", help="rstar (default), rap, greedy, self-consistency, best-of-n, full-information."),
@@ -97,6 +100,7 @@ def replay_command(
         "split": split,
         "split_scheme": split_scheme,
         "limit": limit,
+        "cases": cases,
         "strategy": strategy,
         "value": value,
         "chart_access": chart_access.lower(),
