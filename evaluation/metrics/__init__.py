@@ -1,0 +1,32 @@
+"""Metrics over scored case-steps.
+
+    intervals.py     bootstrap over patients: ratios, means, paired differences, any weighted statistic
+    scored_step.py   what metrics need to know of one case-step
+    calibration.py   Brier, log score, calibration error, risk against coverage, abstentions
+    ordinal.py       urgency: weighted kappa, under-triage
+    sets.py          set-valued answers, DDXPlus
+    summary.py       all of them, of one step
+
+docs/metrics.md says of each what it means, where it comes from and what it does not say.
+"""
+
+from evaluation.metrics.calibration import brier_score, log_score
+from evaluation.metrics.intervals import Metric, clustered_ratio, difference, mean_metric, weighted_metric
+from evaluation.metrics.scored_step import ScoredStep, SetAnswer
+from evaluation.metrics.summary import accuracy, against_labels, comparable, summarise
+
+__all__ = [
+    "Metric",
+    "ScoredStep",
+    "SetAnswer",
+    "accuracy",
+    "against_labels",
+    "brier_score",
+    "clustered_ratio",
+    "comparable",
+    "difference",
+    "log_score",
+    "mean_metric",
+    "summarise",
+    "weighted_metric",
+]

@@ -1,0 +1,149 @@
+"""Figures with their intervals: percentile bootstrap over patients.
+
+Every metric of this package is made here, so that one seed resamples all metrics of the same case-steps alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+LEVEL = 0.95
+_CHUNK = 4_000_000  # numbers held at once: 32 MB
+_ONE_PATIENT = "one patient gives no interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure.
+
+    Attributes:
+        value: the figure; None when it cannot be computed.
+        low, high: limits of its 95 % interval; None when there is none.
+        n: case-steps that it rests on.
+        reason: why value or interval is None.
+        seed: of the resamples; None where there is no interval.
+        detail: what a report needs besides, by name (bins of a calibration plot, points of a curve).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str = ""
+    seed: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns `{"value", "low", "high", "n"}`, `"seed"` of an interval, `"reason"` if something is missing."""
+        row: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        if self.seed is not None:
+            row["seed"] = self.seed
+        if self.reason:
+            row["reason"] = self.reason
+        return {**row, **self.detail}
+
+    def with_detail(self, **detail: Any) -> Metric:
+        """Returns the same figure with more for a report."""
+        return replace(self, detail={**self.detail, **detail})
+
+
+def clustered_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str], seed: int
+) -> Metric:
+    """Returns sum(numerators) / sum(denominators) with a percentile bootstrap interval that resamples clusters.
+
+    2,000 resamples draw as many clusters as there are, with replacement; a cluster brings all its items. Resamples
+    whose denominators sum to 0 are left out. A share that is 0 or 1 in every cluster has an interval without width.
+
+    Args:
+        numerators, denominators: one pair per case-step; denominators of 1 give a mean.
+        clusters: patient of each case-step.
+        seed: of the resamples.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 (one-sample problems with more
+        general data structures: the patient is the unit drawn) and 13 (the percentile interval).
+    """
+    n = len(numerators)
+    total = float(np.sum(denominators)) if n else 0.0
+    if total == 0:
+        return Metric(None, None, None, n, "no case-step to compute it from" if n == 0 else "nothing to divide by")
+    index, count = _cluster_index(clusters)
+    tops, bottoms = np.zeros(count), np.zeros(count)
+    np.add.at(tops, index, np.asarray(numerators, dtype=float))
+    np.add.at(bottoms, index, np.asarray(denominators, dtype=float))
+    value = float(np.sum(numerators)) / total
+    if count < 2:
+        return Metric(value, None, None, n, _ONE_PATIENT)
+    ratios = []
+    for drawn in _draws(count, seed):
+        below = bottoms[drawn].sum(axis=1)
+        ratios.append(tops[drawn].sum(axis=1)[below > 0] / below[below > 0])
+    return Metric(value, *_limits(np.concatenate(ratios)), n, seed=seed)
+
+
+def mean_metric(values: Sequence[float], clusters: Sequence[str], seed: int) -> Metric:
+    """Returns the mean with its interval; see `clustered_ratio`."""
+    return clustered_ratio(values, [1.0] * len(values), clusters, seed)
+
+
+def difference(one: Sequence[float], other: Sequence[float], clusters: Sequence[str], seed: int) -> Metric:
+    """Returns the mean paired difference `one - other` with its interval; see `clustered_ratio`."""
+    return mean_metric([a - b for a, b in zip(one, other, strict=True)], clusters, seed)
+
+
+def weighted_metric(
+    statistic: Callable[[Floats], Floats], clusters: Sequence[str], seed: int, missing: str = "nothing to divide by"
+) -> Metric:
+    """Returns a statistic that is no ratio of sums, with the interval of `clustered_ratio`.
+
+    Args:
+        statistic: takes weights of shape (resamples, case-steps), how often each case-step was drawn, and returns one
+            value per resample; NaN where a resample has none, which leaves it out.
+        clusters: patient of each case-step, in the order of the weights.
+        seed: of the resamples.
+        missing: why there is no value, where the statistic of all case-steps is NaN.
+    """
+    n = len(clusters)
+    if n == 0:
+        return Metric(None, None, None, 0, "no case-step to compute it from")
+    value = float(statistic(np.ones((1, n)))[0])
+    if not np.isfinite(value):
+        return Metric(None, None, None, n, missing)
+    index, count = _cluster_index(clusters)
+    if count < 2:
+        return Metric(value, None, None, n, _ONE_PATIENT)
+    found = []
+    for drawn in _draws(count, seed, width=max(n, count)):
+        times = np.zeros((len(drawn), count))
+        np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1.0)
+        found.append(statistic(times[:, index]))
+    values = np.concatenate(found)
+    values = values[np.isfinite(values)]
+    if len(values) < RESAMPLES / 2:
+        return Metric(value, None, None, n, "most resamples have no value")
+    return Metric(value, *_limits(values), n, seed=seed)
+
+
+def _cluster_index(clusters: Sequence[str]) -> tuple[NDArray[np.intp], int]:
+    names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([names[c] for c in clusters]), len(names)
+
+
+def _draws(clusters: int, seed: int, width: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Yields drawn clusters, shape (some, clusters), RESAMPLES rows in all; `width` numbers per row are to be held."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // max(width, clusters))
+    for start in range(0, RESAMPLES, rows):
+        yield rng.integers(clusters, size=(min(rows, RESAMPLES - start), clusters))
+
+
+def _limits(values: Floats) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
