@@ -88,13 +88,8 @@ def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> Ste
         UsageError: a vocabulary that does not exist.
         BadInputError: a vocabulary file that is not valid.
     """
-    opening = tuple(i for name in step.opening if (i := catalogue.item(name)) is not None)
-    wanted = None if step.items == "all" else set(step.items)
-    items = tuple(
-        i
-        for i in catalogue.items
-        if i.item_id not in step.opening and (wanted is None or i.item_id in wanted or i.group in wanted)
-    )
+    opening = catalogue.named(step.opening)
+    items = catalogue.offered(step.items, step.opening)
     vocabularies = {source: load_vocabulary(name) for source, name in step.answer.vocabulary.items()}
     vote = {"vote": "free"} if step.answer.form == "free" else {}
     return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**{**step.search, **vote}))

@@ -31,7 +31,7 @@ tables, MEDS and FHIR, `eicu` (lab) for eICU.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -165,6 +165,24 @@ class Catalogue:
     def item(self, item_id: str) -> CatalogueItem | None:
         """Returns the item of that id, or None."""
         return next((i for i in self.items if i.item_id == item_id), None)
+
+    def named(self, item_ids: Sequence[str]) -> tuple[CatalogueItem, ...]:
+        """Returns the items of these ids, in their order; ids of no item are passed over."""
+        return tuple(item for name in item_ids if (item := self.item(name)) is not None)
+
+    def offered(self, names: str | Sequence[str], opening: Sequence[str]) -> tuple[CatalogueItem, ...]:
+        """Returns what a step may request, in the order of the catalogue.
+
+        Args:
+            names: ids or groups of items, or `all`.
+            opening: ids of items that are answered before, and so are not on offer.
+        """
+        wanted = None if names == "all" else set(names)
+        return tuple(
+            i
+            for i in self.items
+            if i.item_id not in opening and (wanted is None or i.item_id in wanted or i.group in wanted)
+        )
 
     def items_of(self, source: str, finding: Finding) -> tuple[CatalogueItem, ...]:
         """Returns the items that a finding of this source answers, in the order of the catalogue."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypedDict
 
-from sqlalchemy import Engine, FromClause, Row, and_, func, select
+from sqlalchemy import Engine, FromClause, Row, and_, func, or_, select
 
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient
 from clinical_data.errors import UsageError
@@ -57,8 +58,14 @@ class CaseReader:
             ids = sorted(connection.scalars(query))  # sorted here: databases differ in collation
         return ids[:limit]
 
-    def get(self, case_id: str) -> Case:
+    def get(self, case_id: str, until: Callable[[Case], int | None] | None = None) -> Case:
         """Returns a case, equal to the one that was put.
+
+        Args:
+            case_id: the case.
+            until: returns the latest minute that is of interest, from the case without its findings. What was neither
+                available nor begun by then is not read, which a chart cut at that minute or earlier cannot tell; None
+                reads no finding.
 
         Raises:
             UsageError: no such case.
@@ -70,19 +77,14 @@ class CaseReader:
             row = connection.execute(own).one_or_none()
             if row is None:
                 raise UsageError(f"no case {case_id}", hint="`wardstar cases` lists them")
+            bare = _bare(row)
+            if until is not None:
+                minute = until(bare)
+                if minute is None:
+                    return bare
+                facts = facts.where(or_(findings.c.available <= minute, findings.c.pending_from <= minute))
             rows = connection.execute(facts).all()
-        return Case(
-            case_id=row.case_id,
-            source=row.source,
-            source_id=row.source_id,
-            patient=Patient(row.patient_id, row.p_source, row.p_source_id, row.sex),
-            age=row.age,
-            encounters=tuple(Encounter(**e) for e in json.loads(row.encounters_json)),
-            anchors=json.loads(row.anchors_json),
-            context=json.loads(row.context_json),
-            findings=tuple(_finding(r) for r in rows),
-            attributes=json.loads(row.attributes_json),
-        )
+        return replace(bare, findings=tuple(_finding(r) for r in rows))
 
     def cases(self, ids: list[str]) -> Iterator[Case]:
         """Yields the cases of these ids, one at a time."""
@@ -165,6 +167,22 @@ class CaseReader:
             ),
             key=lambda s: s["case_id"],
         )
+
+
+def _bare(row: Row[tuple[object, ...]]) -> Case:
+    """Returns the case of a row without its findings."""
+    return Case(
+        case_id=row.case_id,
+        source=row.source,
+        source_id=row.source_id,
+        patient=Patient(row.patient_id, row.p_source, row.p_source_id, row.sex),
+        age=row.age,
+        encounters=tuple(Encounter(**e) for e in json.loads(row.encounters_json)),
+        anchors=json.loads(row.anchors_json),
+        context=json.loads(row.context_json),
+        findings=(),
+        attributes=json.loads(row.attributes_json),
+    )
 
 
 def _with_splits(scheme: str) -> FromClause:

@@ -1,0 +1,81 @@
+"""How a pathway asks and scores a step, read from the text that a run's configuration holds.
+
+The run may be older than the pathways of this program, so its own text decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from clinical_data.case import Case
+
+SET = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """What scoring needs to know of one step.
+
+    Attributes:
+        truth: name under which its labels are stored.
+        vocabularies: source -> name of a bundled vocabulary, or a YAML file.
+        form: `closed`, `set` or `free`.
+        most: most answers of a set.
+        clocks: source -> (anchor of the case, minutes after it, the clock in words).
+        opening: catalogue items answered before the search begins.
+        items: catalogue items or groups on offer, or `all`.
+        catalogue: name of the catalogue.
+    """
+
+    truth: str
+    vocabularies: dict[str, str] = field(default_factory=dict)
+    form: str = "closed"
+    most: int = 1
+    clocks: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    opening: tuple[str, ...] = ()
+    items: str | tuple[str, ...] = "all"
+    catalogue: str = "v1"
+
+    def clock_of(self, case: Case) -> int | None:
+        """Returns the minute of the step's clock; None where the case fixes none, or ended before it.
+
+        Source: clinical.md, "Clock": a step whose clock lies after the end of the stay is not applicable.
+        """
+        rule = self.clocks.get(case.source)
+        if rule is None or rule[0] not in case.anchors:
+            return None
+        clock = case.anchors[rule[0]] + rule[1]
+        end = case.anchors.get("end_of_stay")
+        return None if end is not None and clock > end else clock
+
+
+def step_rules(config: Mapping[str, Any]) -> dict[str, StepRule]:
+    """Returns step name -> rule from the text of the pathway that a run's configuration holds; empty without one."""
+    pathway = config.get("pathway")
+    text = pathway.get("text") if isinstance(pathway, Mapping) else None
+    if not text:
+        return {}
+    data = yaml.safe_load(text)
+    return {step["name"]: _rule(step, str(data.get("catalogue", "v1"))) for step in data.get("steps", ())}
+
+
+def _rule(step: Mapping[str, Any], catalogue: str) -> StepRule:
+    answer, items = step.get("answer") or {}, step.get("items", "all")
+    clocks = {
+        source: (clock["anchor"], int(clock.get("plus_minutes", 0)), str(clock.get("text", "")))
+        for source, clock in (step.get("clock") or {}).items()
+    }
+    return StepRule(
+        truth=step.get("truth", step["name"]),
+        vocabularies=dict(answer.get("vocabulary") or {}),
+        form=answer.get("form", "closed"),
+        most=int(answer.get("most") or 1),
+        clocks=clocks,
+        opening=tuple(step.get("opening", ())),
+        items=items if items == "all" else tuple(items),
+        catalogue=catalogue,
+    )
