@@ -1,37 +1,68 @@
-"""Two baselines under the same scorer: the majority class of the train split, and full information without search."""
+"""Baselines under the same scorer.
+
+    majority_class        the commonest class of the train split; of a set the items that half of its labels hold
+    logistic_regression   TF-IDF and logistic regression on the visible facts (evaluation.regression)
+    full_information      all visible facts in one prompt, no search: a run of its own
+    recorded_clinicians   the emergency department's first diagnosis against the principal one of the stay (MIMIC)
+
+Whatever answers here becomes a record and goes through `RecordScorer` like that of a search.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine, select
 
 from clinical_data.errors import UsageError
-from clinical_data.ground_truth import GroundTruth
+from clinical_data.ground_truth import GroundTruth, Strength
 from clinical_data.splits import PATIENT_SCHEME, TRAIN
 from clinical_data.store.engine import reading
 from clinical_data.store.tables import cases, patient_splits
 from clinical_data.vocabulary import Vocabulary
-from evaluation.matching import in_vocabulary, label_classes, principal_label
-from evaluation.metrics import Metric, ScoredStep, accuracy, mean_metric
-from evaluation.store.run_store import Run, RunStore
+from evaluation import regression
+from evaluation.matching import (
+    answer_class,
+    in_vocabulary,
+    key_level,
+    label_classes,
+    principal_label,
+)
+from evaluation.metrics import Metric, ScoredStep, mean_metric
+from evaluation.record import RankedAnswer, RunRecord
+from evaluation.record_scoring import RecordScorer
+from evaluation.store.run_store import Run, RunStore, StoredRecord
+from evaluation.visible_text import VisibleText
+from search.answers import rank, rank_set
+from search.trajectory import Status
 
 logger = logging.getLogger(__name__)
 
 MAJORITY, FULL_INFORMATION = "majority_class", "full_information"
+REGRESSION, CLINICIANS = "logistic_regression", "recorded_clinicians"
 FULL_INFORMATION_STRATEGY = "full-information"
+_MIMIC = ("mimic-iv", "fhir", "meds")  # sources that MIMIC-IV comes in
+_ADMISSION, _DISCHARGE = "admission_diagnosis", "discharge_diagnosis"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainLabel:
-    """The principal label of a case of the train split: its source, its patient, and its class per level."""
+    """The label of a case of the train split.
+
+    Attributes:
+        source, patient_id, case_id: what it belongs to.
+        classes: class of the principal label per level.
+        every: classes of all its labels that some answer names, at the level of the answer key.
+    """
 
     source: str
     patient_id: str
     classes: dict[str, str]
+    case_id: str = ""
+    every: frozenset[str] = frozenset()
 
 
 def train_labels(
@@ -55,13 +86,17 @@ def train_labels(
     query = query.where(patient_splits.c.scheme == scheme, patient_splits.c.split == TRAIN)
     with reading(engine) as connection:
         rows = connection.execute(query).all()
+    answers = {source: _answer_codes(vocabulary) for source, vocabulary in vocabularies.items()}
     found = []
     for case_id, source, patient_id in sorted(tuple(r) for r in rows):
         vocabulary, truth = vocabularies.get(source), truths.get(case_id)
         if vocabulary is None or truth is None or not in_vocabulary(truth, vocabulary):
             continue
         if (label := principal_label(truth, vocabulary)) is not None:
-            found.append(TrainLabel(source, patient_id, label_classes(label, vocabulary)))
+            level = key_level(vocabulary)
+            all_classes = {label_classes(one, vocabulary).get(level) for one in truth.labels}
+            every = frozenset(name for name in all_classes if name in answers[source])
+            found.append(TrainLabel(source, patient_id, label_classes(label, vocabulary), case_id, every))
     return found
 
 
@@ -136,8 +171,136 @@ def in_common(scored: Sequence[ScoredStep], other: Sequence[ScoredStep]) -> tupl
     return [mine for mine, _ in pairs], [their for _, their in pairs]
 
 
-def full_information_metric(companion: Sequence[ScoredStep], level: str, seed: int) -> Metric:
-    """Returns the accuracy of the full-information run over its case-steps that are shared (see `in_common`)."""
-    if not companion:
-        return Metric(None, None, None, 0, "the full-information run shares no case-step with a recorded label")
-    return accuracy(companion, level, seed)
+def regression_steps(
+    scorer: RecordScorer,
+    records: Sequence[RunRecord],
+    train: Sequence[TrainLabel],
+    texts: Mapping[str, VisibleText],
+) -> list[ScoredStep] | str:
+    """Returns the case-steps of one step as the regression on visible facts answers them, or why there are none.
+
+    Args:
+        scorer: of the run.
+        records: the labelled case-steps of one step.
+        train: labels of the train split of that step.
+        texts: case id -> visible text at the step's clock, of train and scored cases.
+    """
+    found: list[ScoredStep] = []
+    reasons = []
+    for source in sorted({r.source for r in records}):
+        vocabulary = scorer.used[records[0].step].get(source)
+        own = [r for r in records if r.source == source and r.case_id in texts]
+        if vocabulary is None or not own:
+            reasons.append(f"{source}: the step's clock applies to none of the cases")
+            continue
+        several = scorer.takes_sets(own[0])
+        known = [
+            regression.TrainCase(t.patient_id, texts[t.case_id].text, _classes(t, vocabulary, several))
+            for t in train
+            if t.source == source and t.case_id in texts
+        ]
+        asked = [regression.Asked(r.patient_id, texts[r.case_id].text) for r in own]
+        shares = regression.predict(known, asked, several)
+        if isinstance(shares, str):
+            reasons.append(f"{source}: {shares}")
+            continue
+        answered = [_answered(r, s, vocabulary, scorer) for r, s in zip(own, shares, strict=True)]
+        found += [scorer.scored(StoredRecord(record, [], {})) for record in answered]
+    return found or "; ".join(reasons)
+
+
+def majority_set_steps(
+    scorer: RecordScorer, records: Sequence[RunRecord], train: Sequence[TrainLabel]
+) -> list[ScoredStep]:
+    """Returns the set-valued case-steps of one step as the frequencies of the train split answer them.
+
+    The set holds the items of at least half of the labelled cases of the source, the commonest in any case. The cases
+    of the patient at hand are left out of the count.
+    """
+    found = []
+    for record in records:
+        vocabulary = scorer.used[record.step].get(record.source)
+        others = [t.every for t in train if t.source == record.source and t.patient_id != record.patient_id]
+        if vocabulary is None or not others:
+            continue
+        counts = Counter(name for classes in others for name in classes)
+        shares = {name: number / len(others) for name, number in counts.items()}
+        found.append(scorer.scored(StoredRecord(_answered(record, shares, vocabulary, scorer), [], {})))
+    return found
+
+
+def clinician_steps(scorer: RecordScorer, labelled: Sequence[ScoredStep]) -> list[ScoredStep] | None:
+    """Returns the case-steps as clinicians had answered them; None for a step about which they recorded nothing.
+
+    Only the discharge diagnosis of MIMIC: the diagnosis that the emergency department billed first, against the
+    principal diagnosis. A label of another kind (an admission diagnosis of a synthetic record, an APACHE term) is no
+    clinician's answer to the same question.
+
+    Source: clinical.md, "Metrics": recorded clinicians.
+    """
+    if not labelled:
+        return None
+    rule = scorer.rules.get(labelled[0].step)
+    if (rule.truth if rule else labelled[0].step) != _DISCHARGE:
+        return None
+    found = []
+    for step in labelled:
+        vocabulary = scorer.used[step.step].get(step.source)
+        truth = scorer.truths_named(_ADMISSION).get(step.case_id)
+        if vocabulary is None or step.source not in _MIMIC or (label := principal_label(truth, vocabulary)) is None:
+            continue
+        if label.strength is not Strength.PROXY:
+            continue
+        answered = label_classes(label, vocabulary)
+        match = {
+            level: int(level in step.classes and answered.get(level) == step.classes[level]) for level in step.match
+        }
+        key = key_level(vocabulary)
+        rank_found = 1 if match.get(key) else None
+        found.append(replace(_bare(step), match=match, right=match.get(key), rank=rank_found))
+    return found or None
+
+
+def _bare(step: ScoredStep) -> ScoredStep:
+    """Returns a case-step with its label and without anything of the run's answer."""
+    return ScoredStep(
+        step.case_id, step.step, step.occurrence, step.source, step.patient_id, Status.UNVERIFIED,
+        classes=step.classes, labelled=True, outside=step.outside,
+    )  # fmt: skip
+
+
+def _answered(
+    record: RunRecord, shares: Mapping[str, float], vocabulary: Vocabulary, scorer: RecordScorer
+) -> RunRecord:
+    """Returns the record of a case-step with another answer in place of the run's own, and nothing of its search."""
+    codes = _answer_codes(vocabulary)
+    given = {codes[name]: share for name, share in shares.items() if name in codes}
+    several = scorer.takes_sets(record)
+    conclusion = rank_set(given, vocabulary, scorer.most(record)) if several else rank(given, vocabulary)
+    ranked = tuple(
+        RankedAnswer(system=h.system, code=h.code or h.key, display=h.display, probability=h.probability)
+        for h in conclusion.ranked
+    )
+    return RunRecord(
+        case_id=record.case_id,
+        source=record.source,
+        source_id=record.source_id,
+        patient_id=record.patient_id,
+        step=record.step,
+        occurrence=record.occurrence,
+        status=Status.UNVERIFIED.value,
+        strategy="baseline",
+        ranked=ranked,
+        chosen=conclusion.chosen,
+        vocabulary=record.vocabulary,
+        hashes=record.hashes,
+    )
+
+
+def _classes(label: TrainLabel, vocabulary: Vocabulary, several: bool) -> frozenset[str]:
+    return label.every if several else frozenset({label.classes[key_level(vocabulary)]})
+
+
+def _answer_codes(vocabulary: Vocabulary) -> dict[str, str]:
+    """Returns class at the level of the answer key -> code of the first answer in that class."""
+    return {answer_class(e.code, vocabulary) or e.code: e.code for e in reversed(vocabulary.entries)}

@@ -31,6 +31,7 @@ from search.value import GROUND_TRUTH
 logger = logging.getLogger(__name__)
 
 _ADMISSION = "admission_diagnosis"
+_MISSED: dict[str, Any] = {"right": 0, "brier": 1.0, "credit": 0.0, "log_score": log_score({}, None)}
 _FIRST = 5  # answers of a differential that a reader takes in
 
 
@@ -86,11 +87,10 @@ class RecordScorer:
         _, marks = self.marks(stored)
         common: dict[str, Any] = {**_of_search(record), "match": marks, "labelled": bool(marks)}
         if not marks or vocabulary is None:
-            missed = {"brier": 1.0, "credit": 0.0} if marks else {}
-            return ScoredStep(**common, **missed)
+            return ScoredStep(**common, **(_MISSED if marks else {}))
         label = matching.principal_label(truth, vocabulary)
         wanted = matching.truth_class(truth, vocabulary)
-        several = self._several(record)
+        several = self.takes_sets(record)
         shares = _probabilities(record, vocabulary)
         first = matching.answer_class(record.ranked[0].code, vocabulary) if _answers(record) else None
         found: dict[str, Any] = {}
@@ -136,12 +136,18 @@ class RecordScorer:
         """Returns the level of the answer key of a step, of the records scored so far."""
         return next((matching.key_level(v) for v in self.used.get(step, {}).values()), matching.CODE)
 
-    def _of(self, record: RunRecord) -> tuple[RunRecord, GroundTruth | None, Vocabulary | None]:
-        return record, self.truths(record.step).get(record.case_id), self._vocabulary(record)
-
-    def _several(self, record: RunRecord) -> bool:
+    def takes_sets(self, record: RunRecord) -> bool:
+        """Says whether a set of answers is asked for."""
         rule = self.rules.get(record.step)
         return bool(record.chosen) or (rule is not None and rule.form == SET)
+
+    def most(self, record: RunRecord) -> int:
+        """Returns the most answers of a set."""
+        rule = self.rules.get(record.step)
+        return max(rule.most if rule else 1, len(record.chosen), 1)
+
+    def _of(self, record: RunRecord) -> tuple[RunRecord, GroundTruth | None, Vocabulary | None]:
+        return record, self.truths(record.step).get(record.case_id), self._vocabulary(record)
 
     def _vocabulary(self, record: RunRecord) -> Vocabulary | None:
         if not record.vocabulary:
@@ -193,9 +199,7 @@ class RecordScorer:
             self._catalogues[name] = load_catalogue(name)
         return self._catalogues[name]
 
-    def _required(
-        self, record: RunRecord, truth: GroundTruth | None, vocabulary: Vocabulary
-    ) -> tuple[int, int] | None:
+    def _required(self, record: RunRecord, truth: GroundTruth | None, vocabulary: Vocabulary) -> tuple[int, int] | None:
         """Returns how many of the items that a guideline requires were asked for or chosen, and how many there are.
 
         The recorded diagnosis decides what is required: the label of the step itself, of a work-up the recorded
@@ -281,9 +285,7 @@ def _first_classes(record: RunRecord, vocabulary: Vocabulary, most: int = _FIRST
     return {matching.answer_class(a.code, vocabulary) or a.code for a in record.ranked[:most]}
 
 
-def _urgency(
-    first: str | None, wanted: str | None, vocabulary: Vocabulary
-) -> tuple[int | None, int] | None:
+def _urgency(first: str | None, wanted: str | None, vocabulary: Vocabulary) -> tuple[int | None, int] | None:
     """Returns answered and recorded level of a vocabulary whose codes are numbers, most urgent first; else None."""
     if wanted is None or not all(e.code.isdigit() for e in vocabulary.entries):
         return None

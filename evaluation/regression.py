@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 FOLDS = 5
 LEAST_CASES = 10  # of a train split, to fit anything
-# Inverse strength of the L2 penalty and least documents of a word: chosen by cross-validation over patients on the train
-# split of the eICU demo, admission diagnosis (docs/metrics.md).
+# Inverse strength of the L2 penalty, and least texts that hold a word: chosen by cross-validation over the patients of
+# the train split of the eICU demo, admission diagnosis (docs/metrics.md).
 PENALTY, LEAST_DOCUMENTS = 3.0, 2
 
 
@@ -44,8 +44,8 @@ class Asked:
 def predict(train: Sequence[TrainCase], asked: Sequence[Asked], several: bool) -> list[dict[str, float]] | str:
     """Returns class -> probability for each case asked, or why nothing can be fitted.
 
-    Words are weighted by (1 + ln tf) idf and scaled to length 1; words count that stand in at least two texts. The regression is multinomial with an L2 penalty; of a set one regression per class, whose probabilities
-    are marginals.
+    Words are weighted by (1 + ln tf) idf and scaled to length 1; those count that stand in at least two texts. The
+    regression is multinomial with an L2 penalty; of a set one regression per class, whose probabilities are marginals.
 
     A case whose patient is in the train split is answered by a model that saw no case of that patient: the patients of
     the train split are spread over five folds by hash, and the model of a fold is fitted on the other four.
@@ -69,8 +69,11 @@ def predict(train: Sequence[TrainCase], asked: Sequence[Asked], several: bool) -
     found: list[dict[str, float]] = [{} for _ in asked]
     for fold, indices in groups.items():
         own = [case for case in train if fold is None or fold_of(case.patient_id) != fold]
-        with threadpool_limits(1):  # small matrices: threads of the linear algebra only wait for each other
-            fitted = _fitted(own, [asked[i].text for i in indices], several)
+        try:
+            with threadpool_limits(1):  # small matrices: threads of the linear algebra only wait for each other
+                fitted = _fitted(own, [asked[i].text for i in indices], several)
+        except ValueError:  # of scikit-learn, for texts without a common word and folds of one class
+            return "the texts or classes of the train split are too few to fit anything"
         for index, shares in zip(indices, fitted, strict=True):
             found[index] = shares
     return found

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
 from sqlalchemy import Engine
 
-from clinical_data.chart import AnswerState
-from clinical_data.errors import UsageError
-from clinical_data.ground_truth import GroundTruth
-from clinical_data.splits import PATIENT_SCHEME, TRAIN
-from clinical_data.store.truth_store import TruthStore
-from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation import baselines, matching
+from evaluation.baselines import CLINICIANS, FULL_INFORMATION, MAJORITY, REGRESSION, TrainLabel
 from evaluation.formatting import metric_text
-from evaluation.metrics import Metric, ScoredStep, brier_score, difference, summarise
+from evaluation.metrics import Metric, ScoredStep, against_labels, difference, summarise
+from evaluation.metrics.sets import of_level
 from evaluation.record import RunRecord
-from evaluation.store.run_store import Run, RunStore, StoredRecord
+from evaluation.record_scoring import RecordScorer, by_step, rescored
+from evaluation.store.run_store import RunStore
+from evaluation.visible_text import VisibleText, visible_texts
 from search.trajectory import Status
-from search.value import GROUND_TRUTH
-
-logger = logging.getLogger(__name__)
 
 _NOTHING: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0}
 _TABLE = (
     "accuracy_",
+    "set_f1_",
     "top_",
+    "recall_at_5",
     "mrr",
     "half_credit",
+    "expected_calibration_error",
+    "area_under_risk_coverage",
+    "quadratic_weighted_kappa",
+    "under_triage",
+    "confident_misses",
+    "must_not_miss_recall",
     "truth_outside_vocabulary",
     "verified",
     "abstain",
@@ -42,19 +42,32 @@ _TABLE = (
     "unanswerable_requests",
     "request_cost_usd",
 )
+# What tells of a search, not of its answers: a baseline does not search.
+_OF_SEARCH = (
+    "verified_misses",
+    "required_item_recall",
+    "coverage",
+    "accuracy_when_answered",
+    "accuracy_of_abstained",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class StepRule:
-    """How a pathway scores one step.
+class _StepRun:
+    """The case-steps of one step of a run, as scored, with the labels of the train split."""
 
-    Attributes:
-        truth: name under which its labels are stored.
-        vocabularies: source -> name of a bundled vocabulary, or a YAML file.
-    """
+    step: str
+    records: tuple[RunRecord, ...]
+    scored: tuple[ScoredStep, ...]
+    train: tuple[TrainLabel, ...]
 
-    truth: str
-    vocabularies: dict[str, str] = field(default_factory=dict)
+    @property
+    def labelled(self) -> list[ScoredStep]:
+        return [s for s in self.scored if s.labelled]
+
+    @property
+    def labelled_records(self) -> list[RunRecord]:
+        return [r for r, s in zip(self.records, self.scored, strict=True) if s.labelled]
 
 
 def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None, seed: int = 0) -> dict[str, Any]:
@@ -68,10 +81,10 @@ def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None,
 
     Returns:
         `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M}}}}`
-        where M is `{"value", "low", "high", "n"}`, with `"reason"` where value or interval is None. Metrics: see
-        `evaluation.metrics.summarise`, and `gain_over_BASELINE`, the paired difference at the level of the answer key.
-        Baselines, at that same level: `majority_class` (with `"n_train"`) and `full_information`; each with `"levels"`,
-        its figure for every `accuracy_LEVEL`.
+        where M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval and `"reason"` where value or interval
+        is None. Metrics: see `evaluation.metrics.summarise`, and `gain_over_BASELINE`, the paired difference of the
+        first answer at the level of the answer key (of sets, of the F1 there). Baselines (`evaluation.baselines`), by
+        that same figure; each with `"levels"`, all its figures by name, and those that learn with `"n_train"`.
 
     Raises:
         UsageError: no such run, a baseline run that is none, a vocabulary that no longer exists, or records that were
@@ -80,18 +93,42 @@ def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None,
     """
     store = RunStore(engine)
     run = store.get(run_name)
-    judge = _Judge(engine, run)
-    by_step = _by_step(_rescored(store, run, judge))
+    scorer = RecordScorer(engine, run)
+    pairs: dict[str, list[tuple[RunRecord, ScoredStep]]] = {}
+    for record, scored in rescored(store, run, scorer):
+        pairs.setdefault(record.step, []).append((record, scored))
     companion, reason = baselines.find_companion(store, run, baseline_run)
     theirs: dict[str, list[ScoredStep]] = {}
     if companion is not None:
-        theirs = _by_step(judge.scored(stored) for stored in store.records(companion.run_id))
-    order = [*(s for s in run.config.get("steps", ()) if s in by_step), *by_step]
+        theirs = by_step(scorer.scored(stored) for stored in store.records(companion.run_id))
+    order = [*(s for s in run.config.get("steps", ()) if s in pairs), *pairs]
+    runs = {step: _step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
+    texts = _texts(engine, scorer, runs)
     steps = {}
-    for step in dict.fromkeys(order):
-        full = None if companion is None else theirs.get(step, [])
-        steps[step] = _step_score(engine, judge, step, by_step[step], full, reason, seed)
+    for step, own in runs.items():
+        full = reason if companion is None else theirs.get(step, [])
+        steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed)
     return {"run": run.name, "steps": steps}
+
+
+def _step_run(
+    engine: Engine, scorer: RecordScorer, step: str, pairs: Sequence[tuple[RunRecord, ScoredStep]]
+) -> _StepRun:
+    vocabularies = scorer.used.get(step, {})
+    train = baselines.train_labels(engine, scorer.truths(step), vocabularies, scorer.split_scheme)
+    return _StepRun(step, tuple(r for r, _ in pairs), tuple(s for _, s in pairs), tuple(train))
+
+
+def _texts(engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun]) -> dict[str, dict[str, VisibleText]]:
+    """Returns step -> case id -> visible text, of the applicable case-steps and of the train cases of their sources."""
+    wanted = {}
+    for step, own in runs.items():
+        applicable = [s for s in own.scored if s.status != Status.NOT_APPLICABLE]
+        sources = {s.source for s in applicable if s.labelled}
+        if step in scorer.rules:
+            learned = [t.case_id for t in own.train if t.source in sources]
+            wanted[step] = {s.case_id for s in applicable} | set(learned)
+    return visible_texts(engine, scorer.rules, wanted)
 
 
 def result_rows(score: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,187 +167,104 @@ def _row(step: str, method: str, name: str, metric: Mapping[str, Any]) -> dict[s
     return {"step": step, "method": method, "metric": name, **figures}
 
 
-class _Judge:
-    """Looks up labels and vocabularies of one run and scores its records."""
-
-    def __init__(self, engine: Engine, run: Run) -> None:
-        self._truths = TruthStore(engine)
-        self._rules = step_rules(run.config)
-        self._of_step: dict[str, dict[str, GroundTruth]] = {}
-        self._vocabularies: dict[str, Vocabulary] = {}
-        self._warned: set[str] = set()
-        self.used: dict[str, dict[str, Vocabulary]] = defaultdict(dict)
-        self.split_scheme: str = run.config.get("split_scheme", PATIENT_SCHEME)
-        self._run = run
-
-    def truths(self, step: str) -> dict[str, GroundTruth]:
-        """Returns case id -> labels of a step, over all cases of the database."""
-        rule = self._rules.get(step)
-        selector = rule.truth if rule else step
-        if selector not in self._of_step:
-            self._of_step[selector] = self._truths.truth_of_step(selector)
-        return self._of_step[selector]
-
-    def marks(self, stored: StoredRecord) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Returns labels as rows and marks of a stored case-step as they are today."""
-        record, truth, vocabulary = self._of(stored.record)
-        rows: list[dict[str, Any]] = [dict(row) for row in matching.truth_rows(truth)]
-        if vocabulary is None:  # failed before its vocabulary was known: a miss at every level it was marked at
-            return rows, dict.fromkeys(stored.match, 0)
-        return rows, matching.match(record, truth, vocabulary)
-
-    def scored(self, stored: StoredRecord) -> ScoredStep:
-        """Returns what metrics need to know of a stored case-step."""
-        self._refuse_steered(stored.record)
-        record, truth, vocabulary = self._of(stored.record)
-        _, marks = self.marks(stored)
-        opened = record.requests
-        common: dict[str, Any] = {
-            "case_id": record.case_id,
-            "step": record.step,
-            "occurrence": record.occurrence,
-            "source": record.source,
-            "patient_id": record.patient_id,
-            "status": record.status,
-            "match": marks,
-            "labelled": bool(marks),
-            "parseable": bool(record.ranked),
-            "peer_agreement": record.peer_agreement,
-            "requests": len(opened),
-            "unanswered": sum(r.state != AnswerState.RECORDED for r in opened),
-            "cost": sum(r.cost for r in opened),
-            "tokens": record.tokens,
-            "seconds": record.seconds,
-        }
-        if not marks or vocabulary is None:
-            return ScoredStep(**common, brier=1.0 if marks else None, credit=0.0 if marks else None)
-        label = matching.principal_label(truth, vocabulary)
-        return ScoredStep(
-            **common,
-            classes=matching.label_classes(label, vocabulary) if label else {},
-            rank=matching.rank_of_truth(record, truth, vocabulary),
-            credit=matching.credit(record, truth, vocabulary) if vocabulary.half_credit else None,
-            brier=brier_score(_probabilities(record, vocabulary), matching.truth_class(truth, vocabulary)),
-            outside=not matching.in_vocabulary(truth, vocabulary),
-        )
-
-    def _refuse_steered(self, record: RunRecord) -> None:
-        """Raises UsageError for a search that recorded labels steered outside of the train split; warns within it."""
-        if record.settings.get("value") != GROUND_TRUTH:
-            return
-        run = self._run
-        if run.config.get("split") != TRAIN:
-            raise UsageError(
-                f"run {run.name} was steered by recorded labels of cases outside of the train split: it has no metrics",
-                hint="replay it with another --value",
-            )
-        if GROUND_TRUTH not in self._warned:
-            self._warned.add(GROUND_TRUTH)
-            logger.warning("run %s was steered by recorded labels: its figures say nothing of other cases", run.name)
-
-    def _of(self, record: RunRecord) -> tuple[RunRecord, GroundTruth | None, Vocabulary | None]:
-        return record, self.truths(record.step).get(record.case_id), self._vocabulary(record)
-
-    def _vocabulary(self, record: RunRecord) -> Vocabulary | None:
-        if not record.vocabulary:
-            return None
-        rule = self._rules.get(record.step)
-        name = (rule.vocabularies if rule else {}).get(record.source, record.vocabulary)
-        if name not in self._vocabularies:
-            self._vocabularies[name] = load_vocabulary(name)
-        found = self._vocabularies[name]
-        if record.hashes.get("vocabulary", found.sha256) != found.sha256 and name not in self._warned:
-            self._warned.add(name)
-            logger.warning("vocabulary %s has changed since the run; records are scored by the present one", name)
-        self.used[record.step][record.source] = found
-        return found
-
-
-def step_rules(config: Mapping[str, Any]) -> dict[str, StepRule]:
-    """Returns step name -> rule from the text of the pathway that a run's configuration holds; empty without one."""
-    pathway = config.get("pathway")
-    text = pathway.get("text") if isinstance(pathway, Mapping) else None
-    if not text:
-        return {}
-    rules = {}
-    for step in yaml.safe_load(text).get("steps", ()):
-        vocabularies = (step.get("answer") or {}).get("vocabulary") or {}
-        rules[step["name"]] = StepRule(step.get("truth", step["name"]), dict(vocabularies))
-    return rules
-
-
-def _probabilities(record: RunRecord, vocabulary: Vocabulary) -> dict[str, float]:
-    """Returns class -> probability at the level of the answer key; empty when the step gave no answer."""
-    found: dict[str, float] = defaultdict(float)
-    if record.status != Status.FAILED:
-        for answer in record.ranked:
-            found[matching.answer_class(answer.code, vocabulary) or answer.code] += answer.probability
-    return dict(found)
-
-
-def _rescored(store: RunStore, run: Run, judge: _Judge) -> Iterator[ScoredStep]:
-    """Yields the case-steps of a run as scored today, and stores labels and marks that changed."""
-    for stored in store.records(run.run_id):
-        truth, marks = judge.marks(stored)
-        if (truth, marks) != (stored.truth, stored.match):
-            record = stored.record
-            store.rescore(run.run_id, (record.case_id, record.step, record.occurrence), truth, marks)
-        yield judge.scored(stored)
-
-
-def _by_step(scored: Iterator[ScoredStep]) -> dict[str, list[ScoredStep]]:
-    found: dict[str, list[ScoredStep]] = defaultdict(list)
-    for one in scored:
-        found[one.step].append(one)
-    return dict(found)
-
-
 def _step_score(
-    engine: Engine,
-    judge: _Judge,
-    step: str,
-    scored: Sequence[ScoredStep],
-    full: Sequence[ScoredStep] | None,
-    reason: str,
+    scorer: RecordScorer,
+    own: _StepRun,
+    full: Sequence[ScoredStep] | str,
+    texts: Mapping[str, VisibleText],
     seed: int,
 ) -> dict[str, Any]:
-    """Returns metrics and baselines of one step; `full` is the baseline run's, None (with the reason) without one."""
-    vocabularies = judge.used.get(step, {})
+    """Returns metrics and baselines of one step; `full` is the baseline run's, or why there is none."""
+    vocabularies = scorer.used.get(own.step, {})
     levels_seen = [level for v in vocabularies.values() for level in (matching.key_level(v), *matching.levels_of(v))]
     levels = list(dict.fromkeys(levels_seen)) or [matching.CODE]
     key_level = levels[0]
-    labelled = [s for s in scored if s.labelled]
+    scored = [_with_ceiling(s, texts) for s in own.scored]
     metrics = summarise(scored, key_level, seed)
-    train = baselines.train_labels(engine, judge.truths(step), vocabularies, judge.split_scheme)
-    majority = {level: baselines.majority_metric(train, labelled, level, seed) for level in levels}
-    marks = baselines.majority_marks(train, labelled, key_level)
-    metrics["gain_over_majority_class"] = difference(
-        [float(labelled[i].match[key_level]) for i in marks],
-        [float(m) for m in marks.values()],
-        [labelled[i].patient_id for i in marks],
-        seed,
-    )
-    found = {baselines.MAJORITY: {**_baseline(majority, key_level), "n_train": len(train)}}
-    mine, theirs = baselines.in_common(labelled, full or ())
-    if full is None:
-        complete = {level: Metric(None, None, None, 0, reason) for level in levels}
+    found: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, steps: Sequence[ScoredStep] | str, **more: Any) -> None:
+        reason = steps if isinstance(steps, str) else ""
+        answered = [] if isinstance(steps, str) else list(steps)
+        mine, other = baselines.in_common(own.labelled, answered)
+        found[name] = {**_baseline(other, levels, seed, reason), **more}
+        if other:
+            metrics[f"gain_over_{name}"] = _gain(mine, other, key_level, seed)
+
+    n_train = {"n_train": len(own.train)}
+    if any(s.answer_set for s in own.labelled):
+        add(MAJORITY, baselines.majority_set_steps(scorer, own.labelled_records, own.train), **n_train)
     else:
-        complete = {level: baselines.full_information_metric(theirs, level, seed) for level in levels}
-        both = [(a, b) for a, b in zip(mine, theirs, strict=True) if key_level in a.match and key_level in b.match]
-        metrics["gain_over_full_information"] = difference(
-            [float(a.match[key_level]) for a, _ in both],
-            [float(b.match[key_level]) for _, b in both],
-            [a.patient_id for a, _ in both],
-            seed,
-        )
-    found[baselines.FULL_INFORMATION] = _baseline(complete, key_level)
+        found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
+        metrics[f"gain_over_{MAJORITY}"] = _gain_over_majority(own, key_level, seed)
+    add(REGRESSION, _regression(scorer, own, texts), **n_train)
+    add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
+    clinicians = baselines.clinician_steps(scorer, own.labelled)
+    if clinicians is not None:
+        add(CLINICIANS, clinicians)
     return {
-        "n": len(labelled),
+        "n": len(own.labelled),
         "metrics": {name: metric.to_json() for name, metric in metrics.items()},
         "baselines": found,
     }
 
 
-def _baseline(by_level: Mapping[str, Metric], key_level: str) -> dict[str, Any]:
-    levels = {f"accuracy_{level}": metric.to_json() for level, metric in by_level.items()}
-    return {**by_level[key_level].to_json(), "levels": levels}
+def _regression(scorer: RecordScorer, own: _StepRun, texts: Mapping[str, VisibleText]) -> Sequence[ScoredStep] | str:
+    if not own.labelled:
+        return "no case-step with a recorded label"
+    if own.step not in scorer.rules:
+        return "the run does not hold the pathway that says what was visible"
+    return baselines.regression_steps(scorer, own.labelled_records, own.train, texts)
+
+
+def _majority(own: _StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns the baseline of one answer; its class is the commonest at each level by itself."""
+    found = {f"accuracy_{level}": baselines.majority_metric(own.train, own.labelled, level, seed) for level in levels}
+    as_json = {name: metric.to_json() for name, metric in found.items()}
+    return {**as_json[f"accuracy_{levels[0]}"], "levels": as_json}
+
+
+def _gain_over_majority(own: _StepRun, key_level: str, seed: int) -> Metric:
+    labelled = own.labelled
+    marks = baselines.majority_marks(own.train, labelled, key_level)
+    return difference(
+        [float(labelled[i].match[key_level]) for i in marks],
+        [float(m) for m in marks.values()],
+        [labelled[i].patient_id for i in marks],
+        seed,
+    )
+
+
+def _baseline(steps: Sequence[ScoredStep], levels: Sequence[str], seed: int, reason: str) -> dict[str, Any]:
+    """Returns the figures of a baseline over its case-steps: the main one, and all under `levels`."""
+    if not steps:
+        nothing = Metric(None, None, None, 0, reason or "no case-step in common with a recorded label").to_json()
+        return {**nothing, "levels": {f"accuracy_{level}": nothing for level in levels}}
+    key_level = levels[0]
+    figures = {name: m for name, m in against_labels(steps, key_level, seed).items() if name not in _OF_SEARCH}
+    as_json = {name: metric.to_json() for name, metric in figures.items() if metric.value is not None}
+    main = figures[f"set_f1_{key_level}" if any(s.answer_set for s in steps) else f"accuracy_{key_level}"]
+    return {**main.to_json(), "levels": as_json}
+
+
+def _gain(mine: Sequence[ScoredStep], other: Sequence[ScoredStep], key_level: str, seed: int) -> Metric:
+    """Returns the paired difference of the main figure; see `_main`."""
+    both = [
+        (a, b, s.patient_id)
+        for s, o in zip(mine, other, strict=True)
+        if (a := _main(s, key_level)) is not None and (b := _main(o, key_level)) is not None
+    ]
+    return difference([a for a, _, _ in both], [b for _, b, _ in both], [p for _, _, p in both], seed)
+
+
+def _main(step: ScoredStep, key_level: str) -> float | None:
+    """Returns whether the first answer is right at the level of the answer key; of a set its F1 there."""
+    value = of_level("f1", key_level)(step)
+    return step.match.get(key_level) if value is None else value
+
+
+def _with_ceiling(step: ScoredStep, texts: Mapping[str, VisibleText]) -> ScoredStep:
+    text = texts.get(step.case_id)
+    if text is None or not text.offered or step.status == Status.NOT_APPLICABLE:
+        return step
+    return replace(step, ceiling=text.recorded / text.offered)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class _Ordered:
         self._harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
 
     def groups(self, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Returns sizes and mistakes of the groups, and both summed over the groups before; each (resamples, groups)."""
+        """Returns sizes and mistakes of the groups, and both summed over those before; each (resamples, groups)."""
         sizes, mistakes = weights @ self._member, weights @ self._wrong
         return sizes, mistakes, np.cumsum(sizes, axis=1) - sizes, np.cumsum(mistakes, axis=1) - mistakes
 
@@ -153,7 +154,7 @@ def risk_coverage(labelled: Sequence[ScoredStep], seed: int) -> dict[str, Metric
     found = {"area_under_risk_coverage": area.with_detail(curve=_curve(ordered, len(judged)))}
     for percent in COVERAGES:
         found[f"accuracy_at_coverage_{percent}"] = weighted_metric(
-            lambda weights, share=percent / 100: ordered.accuracy_at(weights, share), patients, seed
+            partial(ordered.accuracy_at, coverage=percent / 100), patients, seed
         )
     return found
 

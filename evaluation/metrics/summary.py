@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from clinical_data.chart import AnswerState
 from evaluation.metrics import calibration, ordinal, sets
@@ -126,7 +127,7 @@ def log_score_changes(labelled: Sequence[ScoredStep]) -> list[tuple[float, str]]
     found = []
     for steps in of_case.values():
         ordered = sorted(steps, key=lambda s: s.occurrence)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             found.append(((after.log_score or 0.0) - (before.log_score or 0.0), after.patient_id))
     return found
 
