@@ -23,7 +23,6 @@ from clinical_data.splits import PATIENT_SCHEME, TRAIN
 from clinical_data.store.engine import reading
 from clinical_data.store.tables import cases, patient_splits
 from clinical_data.vocabulary import Vocabulary
-from evaluation import regression
 from evaluation.matching import (
     answer_class,
     in_vocabulary,
@@ -185,6 +184,8 @@ def regression_steps(
         train: labels of the train split of that step.
         texts: case id -> visible text at the step's clock, of train and scored cases.
     """
+    from evaluation import regression  # here: it loads scikit-learn, which takes a second or two
+
     found: list[ScoredStep] = []
     reasons = []
     for source in sorted({r.source for r in records}):

@@ -80,7 +80,7 @@ def visible_texts(
     for step, case_ids in wanted.items():
         for case_id in case_ids:
             steps_of.setdefault(case_id, []).append(step)
-    catalogues = {rule.catalogue: load_catalogue(rule.catalogue) for rule in rules.values()} if steps_of else {}
+    catalogues = {name: load_catalogue(name) for name in sorted({rules[step].catalogue for step in wanted})}
     found: dict[str, dict[str, VisibleText]] = {step: {} for step in wanted}
     reader = CaseReader(engine)
 

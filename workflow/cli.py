@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinical_data.errors import WardstarError
-from workflow.commands import cases, datasets, exports, imports, machine, pathways, runs, trees
+from workflow.commands import cases, comparing, datasets, exports, imports, machine, pathways, runs, trees
 from workflow.commands.common import say
 
 app = typer.Typer(
@@ -74,7 +74,8 @@ app.add_typer(pathways.pathway_app, name="pathway")
 app.command("replay")(runs.replay_command)
 app.command("resume")(runs.resume_command)
 app.add_typer(runs.runs_app, name="runs")
-app.command("score")(runs.score_command)
+app.command("score")(comparing.score_command)
+app.command("compare")(comparing.compare_command)
 app.command("prompts")(runs.prompts_command)
 app.command("records")(runs.records_command)
 app.command("export")(exports.export_command)

@@ -12,19 +12,21 @@ docs/metrics.md says of each what it means, where it comes from and what it does
 
 from evaluation.metrics.calibration import brier_score, log_score
 from evaluation.metrics.intervals import Metric, clustered_ratio, difference, mean_metric, weighted_metric
-from evaluation.metrics.scored_step import ScoredStep, SetAnswer
-from evaluation.metrics.summary import accuracy, against_labels, comparable, summarise
+from evaluation.metrics.scored_step import ScoredStep, SetAnswer, Value
+from evaluation.metrics.summary import accuracy, against_labels, comparable, label_means, summarise
 
 __all__ = [
     "Metric",
     "ScoredStep",
     "SetAnswer",
+    "Value",
     "accuracy",
     "against_labels",
     "brier_score",
     "clustered_ratio",
     "comparable",
     "difference",
+    "label_means",
     "log_score",
     "mean_metric",
     "summarise",

@@ -19,6 +19,7 @@ from search.trajectory import Status
 BINS = 10
 CONFIDENT = 0.5  # probability from which a wrong answer is a confident miss
 COVERAGES = (50, 80)  # percent
+_POINTS = 20  # of the curve
 LEAST_PROBABILITY = 1e-6  # floor of the log score: an answer outside the vocabulary would cost infinity
 
 
@@ -160,14 +161,10 @@ def risk_coverage(labelled: Sequence[ScoredStep], seed: int) -> dict[str, Metric
 
 
 def _curve(ordered: _Ordered, n: int) -> list[dict[str, float]]:
-    """Returns the points of the curve, one per distinct confidence."""
-    if n == 0:
-        return []
-    sizes, mistakes, before, wrong_before = (part[0] for part in ordered.groups(np.ones((1, n))))
-    covered, wrong = before + sizes, wrong_before + mistakes
-    return [
-        {"coverage": float(c / n), "risk": float(w / c)} for c, w in zip(covered.tolist(), wrong.tolist(), strict=True)
-    ]
+    """Returns the points of the curve at every twentieth of the coverage."""
+    every = np.ones((1, n))
+    shares = [k / _POINTS for k in range(1, _POINTS + 1)] if n else []
+    return [{"coverage": c, "risk": 1.0 - float(ordered.accuracy_at(every, c)[0])} for c in shares]
 
 
 def confident_miss(step: ScoredStep) -> float | None:

@@ -1,4 +1,4 @@
-"""`wardstar replay`, `resume`, `runs`, `score`, `prompts`, `records` and `report`."""
+"""`wardstar replay`, `resume`, `runs`, `prompts`, `records` and `report`."""
 
 from __future__ import annotations
 
@@ -232,18 +232,6 @@ def runs_prune(
     with database(db) as engine:
         number = GenerationStore(engine).prune(days)
     say(f"{number} generations removed")
-
-
-def score_command(run: RunName, db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """Scores the stored records of a run again; runs no model."""
-    from evaluation.scoring import result_table, score_run
-
-    with database(db) as engine:
-        score = score_run(engine, run)
-    if as_json:
-        show_json(score)
-    else:
-        show_rows(result_table(score), title=f"run {run}")
 
 
 def prompts_command(

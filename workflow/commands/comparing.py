@@ -1,0 +1,53 @@
+"""`wardstar score` and `wardstar compare`: figures of stored runs; no model runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workflow.commands.common import DEFAULT_DB, AsJson, Db, RunName, database, say, show_json, show_rows
+
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap intervals.")]
+
+
+def score_command(
+    run: RunName,
+    db: Db = DEFAULT_DB,
+    full_information: Annotated[
+        str, typer.Option("--full-information", help="Run of that strategy to compare with; RUN-full-information.")
+    ] = "",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Scores the stored records of a run again, beside its baselines; runs no model."""
+    from evaluation.scoring import result_table, score_run
+
+    with database(db) as engine:
+        score = score_run(engine, run, baseline_run=full_information or None, seed=seed)
+    if as_json:
+        show_json(score)
+    else:
+        show_rows(result_table(score), title=f"run {run}")
+
+
+def compare_command(
+    run_a: Annotated[str, typer.Argument(help="Name of a run.", metavar="RUN_A")],
+    run_b: Annotated[str, typer.Argument(help="Name of another run over the same cases.", metavar="RUN_B")],
+    db: Db = DEFAULT_DB,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compares two runs case by case: differences (first minus second) with intervals clustered by patient."""
+    from evaluation.compare import compare_runs, comparison_table
+
+    with database(db) as engine:
+        result = compare_runs(engine, run_a, run_b, seed=seed)
+    if as_json:
+        show_json(result)
+        return
+    show_rows(comparison_table(result), title=f"run {run_a} against run {run_b}")
+    for option, (ours, theirs) in result["differs"].items():
+        say(f"differs: {option}: {ours} / {theirs}")
+    for note in result["notes"]:
+        say(f"note: {note}")
