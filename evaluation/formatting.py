@@ -33,7 +33,13 @@ def metric_text(metric: Mapping[str, Any], digits: int = 2) -> str:
     """Returns a metric with its 95 % interval: `0.42 (0.31 to 0.55)`, or `-` where there is none."""
     if metric["value"] is None:
         return "-"
-    text = f"{metric['value']:.{digits}f}"
+    text = _fixed(metric["value"], digits)
     if metric["low"] is None or metric["high"] is None:
         return text
-    return f"{text} ({metric['low']:.{digits}f} to {metric['high']:.{digits}f})"
+    return f"{text} ({_fixed(metric['low'], digits)} to {_fixed(metric['high'], digits)})"
+
+
+def _fixed(number: float, digits: int) -> str:
+    """Returns a number with so many decimals, and no minus before a zero."""
+    text = f"{number:.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.") else text

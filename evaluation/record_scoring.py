@@ -259,7 +259,7 @@ def _of_search(record: RunRecord) -> dict[str, Any]:
         "cost": sum(r.cost for r in opened),
         "draws": record.draws,
         "unparseable_draws": record.unparseable,
-        "majority": max(said.values()) / total if (total := said.total()) else None,
+        "majority": max(said.values()) / total if (total := said.total()) > 1 else None,
         "tokens": record.tokens,
         "seconds": record.seconds,
     }

@@ -56,7 +56,7 @@ class ScoredStep:
         states: state of the answer -> items opened.
         cost: US dollars of all items opened.
         draws, unparseable_draws: samples of all votes of the generator, and those that named no answer.
-        majority: share of the finished trajectories that conclude like most of them; None without any.
+        majority: share of the rollouts that conclude like most of them; None for less than two.
         ceiling: share of the items on offer that are recorded by the clock; None where it was not looked up.
         tokens: logical token counts.
     """
