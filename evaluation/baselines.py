@@ -257,8 +257,7 @@ def clinician_steps(scorer: RecordScorer, labelled: Sequence[ScoredStep]) -> lis
             level: int(level in step.classes and answered.get(level) == step.classes[level]) for level in step.match
         }
         key = key_level(vocabulary)
-        rank_found = 1 if match.get(key) else None
-        found.append(replace(_bare(step), match=match, right=match.get(key), rank=rank_found))
+        found.append(replace(_bare(step), match=match, right=match.get(key)))
     return found or None
 
 

@@ -7,6 +7,7 @@ same answers, the same scorer. Per source and step. Nothing is tuned on the case
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,8 @@ def predict(train: Sequence[TrainCase], asked: Sequence[Asked], several: bool) -
     for fold, indices in groups.items():
         own = [case for case in train if fold is None or fold_of(case.patient_id) != fold]
         try:
-            with threadpool_limits(1):  # small matrices: threads of the linear algebra only wait for each other
+            with threadpool_limits(1), warnings.catch_warnings():  # small matrices: threads only wait for each other
+                warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
                 fitted = _fitted(own, [asked[i].text for i in indices], several)
         except ValueError:  # of scikit-learn, for texts without a common word and folds of one class
             return "the texts or classes of the train split are too few to fit anything"

@@ -202,6 +202,8 @@ def _step_score(
     clinicians = baselines.clinician_steps(scorer, own.labelled)
     if clinicians is not None:
         add(CLINICIANS, clinicians)
+        answers = {f"accuracy_{level}" for level in levels}  # one diagnosis each: no ranking and no probability
+        found[CLINICIANS]["levels"] = {n: m for n, m in found[CLINICIANS]["levels"].items() if n in answers}
     return {
         "n": len(own.labelled),
         "metrics": {name: metric.to_json() for name, metric in metrics.items()},

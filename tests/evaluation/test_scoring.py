@@ -214,7 +214,7 @@ def test_rows_for_tables(engine, run):
     rows = result_rows(score)
     keys = {"step", "method", "metric", "value", "low", "high", "n"}
     assert all(set(row) == keys for row in rows)
-    assert {row["method"] for row in rows} == {"run", "majority_class", "full_information"}
+    assert {row["method"] for row in rows} == {"run", "majority_class", "logistic_regression", "full_information"}
     own = {row["metric"]: row["value"] for row in rows if row["method"] == "run"}
     assert own == {name: m["value"] for name, m in score["steps"][STEP]["metrics"].items()}
     table = {row["figure"]: row for row in result_table(score)}
