@@ -197,7 +197,7 @@ def _step_score(
     else:
         found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
         metrics[f"gain_over_{MAJORITY}"] = _gain_over_majority(own, key_level, seed)
-    add(REGRESSION, _regression(scorer, own, texts), **n_train)
+    add(REGRESSION, _regression(scorer, own, texts), n_train=sum(t.case_id in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
     clinicians = baselines.clinician_steps(scorer, own.labelled)
     if clinicians is not None:

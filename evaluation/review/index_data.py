@@ -15,6 +15,8 @@ from evaluation.store.run_store import Run, StoredRecord
 _BASELINES = {
     "majority_class": "Always the most frequent answer",
     "full_information": "Whole chart at once, no search",
+    "logistic_regression": "Regression on the same facts",
+    "recorded_clinicians": "Emergency department's diagnosis",
 }
 _ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "log_score", "truth_outside", "gain_over_")
 """Beginnings of the names of figures that compare one first answer; they say nothing of a set."""

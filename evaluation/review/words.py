@@ -43,9 +43,22 @@ METRICS = {
     "mrr": "Mean reciprocal rank",
     "brier": "Brier score (0 best, 2 worst)",
     "half_credit": "First answer, with the listed half credits",
+    "log_score": "Log score (0 best)",
+    "expected_calibration_error": "Calibration error (0 best)",
+    "area_under_risk_coverage": "Mistakes over all coverages (0 best)",
+    "confident_misses": "Wrong with a probability of one half or more",
+    "verified_misses": "Wrong although the second run agreed",
+    "must_not_miss_recall": "Must not be missed: first answer",
+    "must_not_miss_recall_top_5": "Must not be missed: among the first 5 answers",
+    "must_not_miss_confident_misses": "Must not be missed: wrong with a probability of one half or more",
+    "required_item_recall": "Items that a guideline requires, asked for",
+    "information_ceiling": "Items on offer that the record holds by then",
+    "majority_ratio": "Rollouts that conclude like most",
     "truth_outside_vocabulary": "Recorded diagnosis not among the possible answers",
     "gain_over_majority_class": "First answer, gain over always the most frequent",
     "gain_over_full_information": "First answer, gain over the whole chart at once",
+    "gain_over_logistic_regression": "First answer, gain over a regression on the same facts",
+    "gain_over_recorded_clinicians": "First answer, gain over the emergency department's diagnosis",
     "unparseable": "Answers that could not be read",
     "peer_agreement": "Agreement of the second run",
     "unanswerable_requests": "Requests that the record could not answer",
@@ -253,7 +266,19 @@ def metric_value(name: str, value: float | None) -> str:
         return f"{value:,.0f}"
     if name == "seconds":
         return seconds_text(value)
-    return f"{value:.2f}" if name in ("mrr", "brier") else percent(value)
+    return f"{value:.2f}" if name in _PLAIN else percent(value)
+
+
+_PLAIN = (
+    "mrr",
+    "brier",
+    "log_score",
+    "log_score_change",
+    "expected_calibration_error",
+    "area_under_risk_coverage",
+    "quadratic_weighted_kappa",
+    "requests",
+)
 
 
 def _half_up(value: float) -> int:

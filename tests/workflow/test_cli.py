@@ -311,3 +311,19 @@ def test_a_mistyped_folder_is_not_made(run: Run, tmp_path: Path) -> None:
     assert code == 5
     assert "no such folder" in error
     assert not folder.exists()
+
+
+def test_two_runs_are_compared(run: Run, replayed: str, pathway_file: Path) -> None:
+    again = ("replay", "--db", replayed, "--pathway", pathway_file, "--generator", "random:7", "--strategy", "greedy")
+    assert run(*again, "--run", "two")[0] == 0
+    code, out, _ = run("compare", "--db", replayed, "one", "two", "--json")
+    result = json.loads(out)
+    assert (code, result["a"], result["b"]) == (0, "one", "two")
+    found = result["steps"]["first"]["metrics"]["accuracy_category"]
+    assert {"a", "b", "difference", "low", "high", "n", "only_a", "only_b", "mcnemar_p"} <= set(found)
+    code, out, err = run("compare", "--db", replayed, "one", "two")
+    assert code == 0
+    assert "accuracy category" in out
+    assert "differs: strategy" in err
+    code, _, err = run("compare", "--db", replayed, "one", "one")
+    assert (code, "itself" in err) == (2, True)
