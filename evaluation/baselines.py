@@ -292,7 +292,7 @@ def _answered(
         strategy="baseline",
         ranked=ranked,
         chosen=conclusion.chosen,
-        vocabulary=record.vocabulary,
+        vocabulary=record.vocabulary or vocabulary.name,  # a step can fail before it has one
         hashes=record.hashes,
     )
 

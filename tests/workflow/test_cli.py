@@ -48,7 +48,7 @@ def test_a_replay_without_weights_loads_no_torch(fill: Callable[..., str], pathw
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    commands = "demo import cases pathway replay resume runs score prompts records report models doctor"
+    commands = "demo import cases pathway replay resume runs score compare prompts records report models doctor"
     for name in commands.split():
         assert re.search(rf"\b{name}\b", out)
 
