@@ -70,7 +70,9 @@ class _StepRun:
         return [r for r, s in zip(self.records, self.scored, strict=True) if s.labelled]
 
 
-def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None, seed: int = 0) -> dict[str, Any]:
+def score_run(
+    engine: Engine, run_name: str, *, baseline_run: str | None = None, seed: int = 0, regression: bool = True
+) -> dict[str, Any]:
     """Scores a run again: labels and marks that have changed since are stored; records stay as they are.
 
     Args:
@@ -78,6 +80,7 @@ def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None,
         run_name: the run.
         baseline_run: run of strategy `full-information` to compare with; None takes `RUN-full-information` if stored.
         seed: of the bootstrap intervals.
+        regression: fit the regression baseline, which reads every labelled case of the train split.
 
     Returns:
         `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M}}}}`
@@ -103,11 +106,11 @@ def score_run(engine: Engine, run_name: str, *, baseline_run: str | None = None,
         theirs = by_step(scorer.scored(stored) for stored in store.records(companion.run_id))
     order = [*(s for s in run.config.get("steps", ()) if s in pairs), *pairs]
     runs = {step: _step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
-    texts = _texts(engine, scorer, runs)
+    texts = _texts(engine, scorer, runs, regression)
     steps = {}
     for step, own in runs.items():
         full = reason if companion is None else theirs.get(step, [])
-        steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed)
+        steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed, regression)
     return {"run": run.name, "steps": steps}
 
 
@@ -119,7 +122,9 @@ def _step_run(
     return _StepRun(step, tuple(r for r, _ in pairs), tuple(s for _, s in pairs), tuple(train))
 
 
-def _texts(engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun]) -> dict[str, dict[str, VisibleText]]:
+def _texts(
+    engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun], regression: bool
+) -> dict[str, dict[str, VisibleText]]:
     """Returns step -> case id -> visible text, of the applicable case-steps and of the train cases of their sources."""
     wanted = {}
     for step, own in runs.items():
@@ -127,7 +132,7 @@ def _texts(engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun]) -
         sources = {s.source for s in applicable if s.labelled}
         if step in scorer.rules:
             learned = [t.case_id for t in own.train if t.source in sources]
-            wanted[step] = {s.case_id for s in applicable} | set(learned)
+            wanted[step] = {s.case_id for s in applicable} | set(learned if regression else ())
     return visible_texts(engine, scorer.rules, wanted)
 
 
@@ -173,6 +178,7 @@ def _step_score(
     full: Sequence[ScoredStep] | str,
     texts: Mapping[str, VisibleText],
     seed: int,
+    regression: bool,
 ) -> dict[str, Any]:
     """Returns metrics and baselines of one step; `full` is the baseline run's, or why there is none."""
     vocabularies = scorer.used.get(own.step, {})
@@ -197,7 +203,8 @@ def _step_score(
     else:
         found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
         metrics[f"gain_over_{MAJORITY}"] = _gain_over_majority(own, key_level, seed)
-    add(REGRESSION, _regression(scorer, own, texts), n_train=sum(t.case_id in texts for t in own.train))
+    fitted = _regression(scorer, own, texts) if regression else "it was not asked for"
+    add(REGRESSION, fitted, n_train=sum(t.case_id in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
     clinicians = baselines.clinician_steps(scorer, own.labelled)
     if clinicians is not None:

@@ -85,6 +85,9 @@ def test_the_regression_is_scored_like_a_run(engine):
     assert (gain["value"], gain["n"]) == (pytest.approx(0.25 - 0.75), 4)
     assert step["metrics"]["information_ceiling"]["value"] == 0.0  # the complaint is given, nothing else is recorded
     assert score_run(engine, "r")["steps"]["admission_diagnosis"] == step
+    quick = score_run(engine, "r", regression=False)["steps"]["admission_diagnosis"]
+    assert quick["baselines"]["logistic_regression"]["reason"] == "it was not asked for"
+    assert quick["metrics"] == {n: m for n, m in step["metrics"].items() if n != "gain_over_logistic_regression"}
 
 
 def test_the_regression_knows_nothing_later_than_the_clock(engine):

@@ -18,13 +18,16 @@ def score_command(
         str, typer.Option("--full-information", help="Run of that strategy to compare with; RUN-full-information.")
     ] = "",
     seed: Seed = 0,
+    no_regression: Annotated[
+        bool, typer.Option("--no-regression", help="Leave out that baseline, which reads all train cases.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Scores the stored records of a run again, beside its baselines; runs no model."""
     from evaluation.scoring import result_table, score_run
 
     with database(db) as engine:
-        score = score_run(engine, run, baseline_run=full_information or None, seed=seed)
+        score = score_run(engine, run, baseline_run=full_information or None, seed=seed, regression=not no_regression)
     if as_json:
         show_json(score)
     else:
