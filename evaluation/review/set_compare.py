@@ -14,7 +14,7 @@ from evaluation import matching
 from evaluation.record import RunRecord
 from evaluation.review import words
 from evaluation.review.set_data import chosen_items, name_of
-from evaluation.scoring import step_rules
+from evaluation.step_rules import step_rules
 from search.answers import jaccard
 
 Lookup = Callable[[RunRecord], Vocabulary | None]
