@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from clinical_data.case import Case
+from search.settings import SearchSettings
 
 SET = "set"
+_WORDING = ("answer_values", "answer_chars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class StepRule:
         opening: catalogue items answered before the search begins.
         items: catalogue items or groups on offer, or `all`.
         catalogue: name of the catalogue.
+        settings: search settings as far as they decide how the record is worded.
     """
 
     truth: str
@@ -39,6 +42,7 @@ class StepRule:
     opening: tuple[str, ...] = ()
     items: str | tuple[str, ...] = "all"
     catalogue: str = "v1"
+    settings: SearchSettings = field(default_factory=SearchSettings)
 
     def clock_of(self, case: Case) -> int | None:
         """Returns the minute of the step's clock; None where the case fixes none, or ended before it.
@@ -60,10 +64,12 @@ def step_rules(config: Mapping[str, Any]) -> dict[str, StepRule]:
     if not text:
         return {}
     data = yaml.safe_load(text)
-    return {step["name"]: _rule(step, str(data.get("catalogue", "v1"))) for step in data.get("steps", ())}
+    catalogue, given = str(data.get("catalogue", "v1")), config.get("settings") or {}
+    return {step["name"]: _rule(step, catalogue, given) for step in data.get("steps", ())}
 
 
-def _rule(step: Mapping[str, Any], catalogue: str) -> StepRule:
+def _rule(step: Mapping[str, Any], catalogue: str, given: Mapping[str, Any]) -> StepRule:
+    own = {**given, **(step.get("search") or {})}
     answer, items = step.get("answer") or {}, step.get("items", "all")
     clocks = {
         source: (clock["anchor"], int(clock.get("plus_minutes", 0)), str(clock.get("text", "")))
@@ -78,4 +84,5 @@ def _rule(step: Mapping[str, Any], catalogue: str) -> StepRule:
         opening=tuple(step.get("opening", ())),
         items=items if items == "all" else tuple(items),
         catalogue=catalogue,
+        settings=SearchSettings().with_options(**{name: own[name] for name in _WORDING if name in own}),
     )

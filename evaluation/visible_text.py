@@ -56,14 +56,14 @@ def visible_text(case: Case, step: str, rule: StepRule, catalogue: Catalogue) ->
         vocabulary=_NO_ANSWERS,
         clock_text=rule.clocks[case.source][2],
     )
-    segments = list(prompts.opening(problem)[1:])
+    segments = list(prompts.opening(problem, rule.settings)[1:])
     recorded = 0
     for item in items:
         answer = problem.chart.request(item)
         if answer.state is AnswerState.RECORDED:
             recorded += 1
-            segments += prompts.request_segments(item.display, answer)
-    return VisibleText("".join(s.text for s in segments), len(items), recorded)
+            segments += prompts.request_segments(item.display, answer, rule.settings)
+    return VisibleText("".join(s.text for s in segments).lstrip(), len(items), recorded)
 
 
 def visible_texts(

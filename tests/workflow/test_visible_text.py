@@ -40,13 +40,19 @@ def test_it_is_the_prompt_of_full_information_without_instruction_and_cue(replay
         text = texts[row["step"]][row["case_id"]].text
         instruction, _, rest = row["text"].partition("\n\n")
         assert instruction.startswith("A doctor reviews")
-        assert rest == text + cues[row["step"]]
+        assert rest.lstrip() == text + cues[row["step"]]
     first, second = (texts[step]["fhir-e001"] for step in ("first", "second"))
     assert "Potassium" in first.text
     assert "Sodium" not in first.text
     assert "Sodium" in second.text
     assert (first.recorded, second.recorded) == (1, 1)  # the panel; and the complaint, since the panel opens this step
     assert first.offered > 1
+
+
+def test_the_wording_is_that_of_the_run(replayed) -> None:
+    store, _ = replayed
+    config = {**store.get("full").config, "settings": {"answer_values": 1, "answer_chars": 99}}
+    assert {(r.settings.answer_values, r.settings.answer_chars) for r in step_rules(config).values()} == {(1, 99)}
 
 
 def test_nothing_later_than_the_clock_changes_it(replayed) -> None:
