@@ -33,6 +33,7 @@ from workflow.graph import checkpoint_path
 from workflow.runner import Listener, replay, resume
 
 CASES = 6
+MANY = 24  # enough to be in the middle when a blow falls
 WARDSTAR = (sys.executable, "-c", "from workflow.cli import main; main()")
 
 
@@ -359,21 +360,26 @@ def done(url: str) -> int:
 def test_a_killed_or_interrupted_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, blow: signal.Signals, code: int
 ) -> None:
-    url = fill(CASES)
+    url = fill(MANY)
     process = subprocess.Popen(command(url, pathway_file), stderr=subprocess.PIPE, text=True)
     wait = time.monotonic() + 120
-    while done(url) < 2 and process.poll() is None and time.monotonic() < wait:
-        time.sleep(0.02)
+    engine = open_database(url, create=False)  # once: opening takes longer than a case-step
+    store = RunStore(engine)
+    while process.poll() is None and time.monotonic() < wait:
+        if any(len(store.done(run.run_id)) >= 2 for run in store.runs()):
+            break
+        time.sleep(0.01)
+    engine.dispose()
     process.send_signal(blow)
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in error
     assert ("wardstar resume" in error) == (blow == signal.SIGINT)
-    assert 2 <= done(url) < 2 * CASES, "the blow came too late to show anything"
+    assert 2 <= done(url) < 2 * MANY, "the blow came too late to show anything"
     resume(url, "killed")
     options = ReplayOptions(str(pathway_file), seed=5, generator="random:7", settings={"rollouts": 12})
     replay(url, "whole", batched(options))
     assert everything(url, "killed") == everything(url, "whole")
     keys = [(r["case_id"], r["step"], r["occurrence"]) for r in everything(url, "killed")[0]]
-    assert len(keys) == len(set(keys)) == 2 * CASES
+    assert len(keys) == len(set(keys)) == 2 * MANY
     assert stored_run(url, "killed").config == stored_run(url, "whole").config
