@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import ModelError, UsageError
+from search.models.adapters import CARD, Adapter, is_adapter, merge_adapter, read_adapter
 from search.models.embedded import (
     INSTALL_HINT,
     MODEL_NAME,
@@ -38,11 +40,28 @@ DTYPES = {
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Weights on this machine.
+
+    Attributes:
+        folder: the whole model.
+        name, revision: of the model with its adapters.
+        adapters: merged into it in this order.
+    """
+
+    folder: Path
+    name: str
+    revision: str
+    adapters: tuple[Adapter, ...] = ()
+
+
 def load_weights(spec: str, dtype: str, attention: str, device: str = "auto") -> tuple[Any, Any, ModelIdentity]:
     """Loads a model for inference.
 
     Args:
-        spec: `embedded`, a local folder, or `hf:ORG/NAME` (from the local hub cache, unless HF_HUB_OFFLINE=0).
+        spec: `embedded`, a local folder, or `hf:ORG/NAME` (from the local hub cache, unless HF_HUB_OFFLINE=0). An
+            adapter's folder stands for its base with the adapter merged into it, in fp32, before any rounding.
         dtype: `auto`, `fp32`, `bf16` or `fp16`.
         attention: name of the attention implementation.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -52,30 +71,43 @@ def load_weights(spec: str, dtype: str, attention: str, device: str = "auto") ->
 
     Raises:
         UsageError: an unknown dtype, or a device that is not there.
-        ModelError: the weights are missing or cannot be read.
+        ModelError: the weights are missing or cannot be read, or an adapter was tuned on others.
     """
     place = choose_device(device)
     wanted = choose_dtype(dtype, place)
-    folder, name, revision = _find(spec)
+    found = find_weights(spec)
     transformers_logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=wanted, attn_implementation=attention
+            found.folder,
+            local_files_only=True,
+            dtype=torch.float32 if found.adapters else wanted,
+            attn_implementation=attention,
         )
+        for adapter in found.adapters:
+            merge_adapter(model, adapter)
+        if found.adapters:
+            _round(model, wanted)
         model = model.to(place).eval().requires_grad_(False)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"cannot load {spec}: {error}") from error
     identity = ModelIdentity(
         spec=spec,
-        name=name,
-        revision=revision,
+        name=found.name,
+        revision=found.revision,
         dtype=str(wanted).removeprefix("torch."),
         backend=f"transformers {transformers.__version__} torch {torch.__version__}",
         device=str(place),
         extra={"hardware": _hardware(place)},
     )
     return model, tokenizer, identity
+
+
+def _round(model: Any, dtype: torch.dtype) -> None:
+    """Rounds the weights of a model, and not its buffers: rotary frequencies stay in fp32, as after loading."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _hardware(device: torch.device) -> str:
@@ -119,8 +151,33 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
 
 
+def find_weights(spec: str) -> Found:
+    """Finds the weights that a SPEC names, and those that they stand on.
+
+    Raises:
+        ModelError: not here, or an adapter's base is not the one it was tuned on.
+    """
+    adapters: list[Adapter] = []
+    while spec != "embedded" and not spec.startswith("hf:") and is_adapter(Path(spec)):
+        adapter = read_adapter(Path(spec))
+        if adapter.folder.resolve() in [a.folder.resolve() for a in adapters]:
+            raise ModelError(f"{spec} is its own base")
+        adapters.append(adapter)
+        spec = adapter.base_spec
+    folder, name, revision = _find(spec)
+    for adapter in reversed(adapters):
+        if adapter.base_revision and adapter.base_revision != revision:
+            raise ModelError(
+                f"{adapter.folder} was tuned on another model than {name} is now: revision {revision[:12]}, "
+                f"recorded {adapter.base_revision[:12]}",
+                hint="install the base it was tuned on, or train again",
+            )
+        name, revision = f"{name}+{adapter.folder.resolve().name}", adapter.revision(revision)
+    return Found(folder, name, revision, tuple(reversed(adapters)))
+
+
 def _find(spec: str) -> tuple[Path, str, str]:
-    """Returns folder, name and revision of the weights that `spec` names."""
+    """Returns folder, name and revision of the whole model that `spec` names."""
     if spec == "embedded":
         folder = embedded_folder()
         if not is_installed(folder):
@@ -131,8 +188,7 @@ def _find(spec: str) -> tuple[Path, str, str]:
         return folder, spec.removeprefix("hf:"), folder.name  # a snapshot's folder is named by its commit
     folder = Path(spec)
     if not (folder / "config.json").is_file():
-        hint = "merge the adapter into its base model first" if (folder / "adapter_config.json").is_file() else ""
-        raise ModelError(f"{spec} holds no model (no config.json)", hint=hint)
+        raise ModelError(f"{spec} holds no model (no config.json) and no adapter (no adapter_config.json)")
     return folder, folder.resolve().name, _folder_sha256(folder)
 
 
@@ -148,6 +204,6 @@ def _hub_snapshot(name: str) -> Path:
 def _folder_sha256(folder: Path) -> str:
     """Hashes what decides the results of a model: weights, configuration and tokenizer."""
     digest = hashlib.sha256()
-    for path in sorted(p for pattern in HUB_FILES for p in folder.glob(pattern)):
+    for path in sorted(p for pattern in HUB_FILES for p in folder.glob(pattern) if p.name != CARD):
         digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
     return digest.hexdigest()

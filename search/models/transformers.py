@@ -36,6 +36,7 @@ from search.models.local_weights import load_weights  # noqa: E402
 from search.models.prefix_engine import SCORE_ROWS, Draft, PrefixEngine, Scoring, packs  # noqa: E402
 from search.models.shared_attention import IMPLEMENTATION, shared_prefix_attention  # noqa: E402
 from search.models.token_sampling import uniform_noise  # noqa: E402
+from search.models.tokenising import bos_ids, ids_text, text_ids  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class TransformersModel:
         self._max_batch = self._batch = max_batch
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._context = model.config.get_text_config().max_position_embeddings
-        self._bos = _bos_ids(tokenizer)
+        self._bos = bos_ids(tokenizer)
         self._eos = _eos_ids(model, tokenizer)
         self._lock = threading.Lock()
         self._tokenise = lru_cache(maxsize=4096)(self._tokenise_text)
@@ -243,11 +244,10 @@ class TransformersModel:
             )
 
     def _tokenise_text(self, text: str) -> Ids:
-        # a record that spells a control token stays text
-        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        return text_ids(self._tokenizer, text)
 
     def _decode_text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return ids_text(self._tokenizer, ids)
 
     def _find_stop_ids(self, stop: tuple[str, ...]) -> frozenset[int]:
         """Returns the tokens whose own text contains a stop string."""
@@ -312,13 +312,6 @@ class TransformersModel:
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         logger.warning("%s: out of memory, batch of %d halved", name, batch)
-
-
-def _bos_ids(tokenizer: Any) -> Ids:
-    """Returns the token that the tokenizer puts before a text of its own accord, if it does."""
-    with_special, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
-    bos = tokenizer.bos_token_id
-    return (bos,) if with_special[:1] == [bos] and bare[:1] != [bos] else ()
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

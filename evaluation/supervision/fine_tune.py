@@ -1,0 +1,346 @@
+"""Fine-tuning: from a training set to a folder that `--generator` and `--peer` accept.
+
+What is trained on is exactly what the search prompts with, token by token: nothing is put before, between or after the
+texts of a row. An answer ends where a choice ends; a free turn that should learn to stop has its line break in the row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clinical_data.errors import BadInputError, ModelError, StorageError, UsageError
+from evaluation.supervision.fine_tune_checkpoints import FOLDER, last_good, open_plan, same_plan
+from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings, TuneWatcher
+from evaluation.supervision.tuning_output import COMPLETE, write_outputs
+from evaluation.supervision.tuning_rows import (
+    CARD,
+    TuningRow,
+    TuningSet,
+    check_versions,
+    read_card,
+    read_set,
+    versions_of,
+)
+from search.models.embedded import go_offline
+from search.models.tokenising import bos_ids, ids_text, text_ids
+
+go_offline()
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
+    NotFiniteError,
+    TokenRow,
+    build_trainer,
+    save_adapter,
+)
+from search.models.local_weights import choose_device, choose_dtype, find_weights, load_weights  # noqa: E402
+from search.prompt_pieces import prompt_pieces  # noqa: E402
+from search.prompts import TEMPLATE_HASH  # noqa: E402
+
+ATTENTION = "sdpa"
+SOFTWARE = ("torch", "transformers", "trl", "peft", "datasets")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokenised rows.
+
+    Attributes:
+        rows: part of a row -> its tokens.
+        too_long: rows left out.
+        retokenised: rows whose own tokens do not spell their text under this tokenizer, made from the text instead.
+    """
+
+    rows: Sequence[TokenRow]
+    too_long: int = 0
+    retokenised: int = 0
+
+
+def fine_tune(
+    data: Path, out: Path, settings: TuneSettings, *, resume: bool = False, watcher: TuneWatcher | None = None
+) -> dict[str, Any]:
+    """Tunes a model and writes it to a folder.
+
+    Args:
+        data: folder of the training set.
+        out: folder to make.
+        settings: how to tune.
+        resume: go on with a training in `out` that was stopped.
+        watcher: who is told how it goes.
+
+    Returns:
+        The card, as `card.json` holds it.
+
+    Raises:
+        UsageError: options that cannot be, or an output folder that is taken.
+        BadInputError: a training set that cannot be learned from, or a damaged checkpoint.
+        ModelError: the base cannot be loaded, or training failed; what was good before is kept.
+        StorageError: the output cannot be written.
+    """
+    watcher = watcher or SilentWatcher()
+    device = choose_device(settings.device)
+    if device.index:
+        raise UsageError(f"--device {settings.device}: training takes the first GPU", hint="set CUDA_VISIBLE_DEVICES")
+    rows = read_set(data, settings.method)
+    found = find_weights(settings.base)
+    check_versions({"prompts": TEMPLATE_HASH}, rows.versions, what="this program", file=data / CARD)
+    base_versions = versions_of(read_card(Path(settings.base) / CARD))
+    check_versions(base_versions, rows.versions, what=f"the base {found.name} was tuned on", file=data / CARD)
+    plan = {
+        "settings": settings.row(),
+        "data": dict(rows.hashes),
+        "base": {"revision": found.revision},
+        "versions": {**base_versions, **rows.versions},
+    }
+    if (finished := read_card(out / CARD)).get("status") == COMPLETE and resume:
+        then = {"data": finished["data"]["sha256"], "base": {"revision": finished["base"]["revision"]}}
+        same_plan(out, plan, {**finished, **then})
+        watcher.remark(f"{out} is finished already")
+        return finished
+    open_plan(out, plan, resume=resume)
+    return _Tuning(rows, out, settings, watcher, device, plan["versions"]).run()
+
+
+class _Tuning:
+    """One tuning at work."""
+
+    def __init__(
+        self,
+        data: TuningSet,
+        out: Path,
+        settings: TuneSettings,
+        watcher: TuneWatcher,
+        device: torch.device,
+        versions: Mapping[str, str],
+    ) -> None:
+        self._data, self._out, self._settings, self._watcher = data, out, settings, watcher
+        self._versions = versions
+        transformers.utils.logging.set_verbosity_error()
+        dtype = "fp32" if settings.full else settings.dtype
+        self._model, self._tokenizer, self._base = load_weights(settings.base, dtype, ATTENTION, str(device))
+        self._reference = load_weights(settings.base, dtype, ATTENTION, str(device))[0] if self._compares else None
+        self._model.requires_grad_(settings.full)
+        self._passes = choose_dtype(settings.dtype, device)
+        self._train = self._tokenise(data.train)
+        self._tuning = self._tokenise(data.tuning)
+        if not self._train.rows:
+            raise BadInputError(f"no row is at most {settings.max_length} tokens long", file=data.folder)
+
+    @property
+    def _compares(self) -> bool:
+        """DPO over all weights needs a second model to compare with; an adapter is switched off instead."""
+        return self._settings.full and self._settings.method == "dpo"
+
+    def _tokenise(self, rows: Sequence[TuningRow]) -> Tokens:
+        tokens = tokenise(rows, self._tokenizer, self._settings.max_length)
+        if tokens.too_long:
+            most = self._settings.max_length
+            self._watcher.remark(f"{tokens.too_long} of {len(rows)} rows are longer than {most} tokens: left out")
+        if tokens.retokenised:
+            self._watcher.remark(
+                f"{tokens.retokenised} of {len(rows)} rows carry tokens of another tokenizer: made from their text"
+            )
+        return tokens
+
+    def run(self) -> dict[str, Any]:
+        """Trains, and writes what came of it."""
+        began = time.monotonic()
+        checkpoint = last_good(self._out / FOLDER, self._watcher.remark)
+        with _translated(self._base.name):
+            trainer = build_trainer(
+                self._settings,
+                self._out,
+                self._model,
+                self._tokenizer,
+                self._train.rows,
+                self._tuning.rows,
+                dtype=self._passes,
+                watcher=self._watcher,
+                reference=self._reference,
+            )
+        try:
+            with _translated(self._base.name):
+                first = [] if checkpoint or not self._tuning.rows else [_untuned(trainer)]
+                trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        except NotFiniteError as error:
+            raise self._stopped(trainer, error, time.monotonic() - began) from error
+        history = [*first, *_losses(trainer)]
+        card = self._write(trainer, COMPLETE, time.monotonic() - began, history)
+        shutil.rmtree(self._out / FOLDER, ignore_errors=True)
+        return card
+
+    def _stopped(self, trainer: Any, error: NotFiniteError, seconds: float) -> ModelError:
+        """Writes the last good state there is, and returns the error to raise."""
+        what = f"{error} was no number at step {error.step + 1}"
+        hint = "take a lower --lr, or look for rows that are unlike the others"
+        good = last_good(self._out / FOLDER, self._watcher.remark)
+        if good is None:
+            return ModelError(f"training stopped: {what}, before the first checkpoint", hint=hint)
+        trainer.state.best_model_checkpoint = trainer.state.best_model_checkpoint or str(good)
+        trainer._load_best_model()
+        kept = Path(trainer.state.best_model_checkpoint).name.rpartition("-")[2]
+        history = _losses(trainer)
+        self._write(trainer, f"stopped: {what}; the state after step {kept} is kept", seconds, history)
+        return ModelError(f"training stopped: {what}; the state after step {kept} is kept in {self._out}", hint=hint)
+
+    def _write(self, trainer: Any, status: str, seconds: float, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Writes weights and card."""
+        try:
+            self._save_weights(trainer.model)
+        except OSError as error:
+            raise StorageError(f"{self._out}: cannot be written ({error.strerror})") from error
+        card = self._card(trainer, status, seconds, history)
+        write_outputs(self._out, card, history)
+        return card
+
+    def _save_weights(self, model: Any) -> None:
+        settings = self._settings
+        if settings.full:
+            if settings.save_dtype == "bf16":
+                model.to(torch.bfloat16)
+            model.save_pretrained(self._out)
+            self._tokenizer.save_pretrained(self._out)
+        else:
+            base, revision = self._base_from(self._out), self._base.revision
+            save_adapter(model, self._out, base=base, revision=revision, dtype=settings.save_dtype)
+
+    def _base_from(self, folder: Path) -> str:
+        """Returns the base as `folder` may name it: a local folder by the way to it from there."""
+        spec = self._settings.base
+        if spec == "embedded" or spec.startswith("hf:"):
+            return spec
+        return os.path.relpath(Path(spec).resolve(), folder.resolve())
+
+    def _card(self, trainer: Any, status: str, seconds: float, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        settings, data = self._settings, self._data
+        losses = [row["loss"] for row in history if "loss" in row]
+        looks = [row["eval_loss"] for row in history if "eval_loss" in row]
+        parameters = list(trainer.model.parameters())
+        return {
+            "name": f"{settings.method} on {self._base.name}",
+            "status": status,
+            "settings": settings.row(),
+            "base": {
+                "spec": self._base_from(self._out),
+                "name": self._base.name,
+                "revision": self._base.revision,
+            },
+            "data": {
+                "folder": data.folder.resolve().name,
+                "sha256": dict(data.hashes),
+                "rows": len(self._train.rows),
+                "tuning_rows": len(self._tuning.rows),
+                "too_long": self._train.too_long + self._tuning.too_long,
+                "retokenised": self._train.retokenised + self._tuning.retokenised,
+            },
+            "versions": dict(self._versions),
+            "figures": {
+                "steps": trainer.state.global_step,
+                "epochs": trainer.state.epoch,
+                "first loss": losses[0] if losses else None,
+                "last loss": losses[-1] if losses else None,
+                "tuning loss untuned": looks[0] if looks else None,
+                "tuning loss": trainer.state.best_metric,
+                "seconds": round(seconds, 1),
+                "parameters": sum(p.numel() for p in parameters),
+                "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            },
+            "software": {name: version(name) for name in SOFTWARE},
+            "machine": {
+                "python": platform.python_version(),
+                "device": self._base.device,
+                "dtype": str(self._passes).removeprefix("torch."),
+                **self._base.extra,
+            },
+        }
+
+
+def tokenise(rows: Sequence[TuningRow], tokenizer: Any, max_length: int) -> Tokens:
+    """Returns the tokens of rows as the search has them.
+
+    A row that carries tokens keeps them if they spell its text. Otherwise the prompt is cut into the pieces that the
+    search tokenises one by one, after the token that it puts before them, and a completion is a piece of its own, as a
+    choice is scored, its line break another.
+    """
+    bos, limit = bos_ids(tokenizer), len(tokenizer)
+    found: list[TokenRow] = []
+    counts: Counter[str] = Counter()
+    for row in rows:
+        parts: dict[str, tuple[int, ...]] = {}
+        for name, text in row.texts.items():
+            prompt = name == "prompt"
+            before = bos if prompt else ()
+            own = row.ids.get(name)
+            if own is not None and _spell(own, before, text, tokenizer, limit):
+                parts[name] = own
+            else:
+                pieces = [s.text for s in prompt_pieces(text)] if prompt else _completion_pieces(text)
+                parts[name] = before + tuple(i for piece in pieces for i in text_ids(tokenizer, piece))
+                counts["retokenised"] += own is not None and prompt
+        if sum(map(len, parts.values())) - _shorter(parts) > max_length:
+            counts["too_long"] += 1
+        else:
+            found.append(parts)
+    return Tokens(found, counts["too_long"], counts["retokenised"])
+
+
+def _completion_pieces(text: str) -> list[str]:
+    """Returns a completion and the line break that ends it."""
+    body = text.removesuffix("\n")
+    return [piece for piece in (body, text[len(body) :]) if piece]
+
+
+def _shorter(parts: TokenRow) -> int:
+    """Returns the length of the shorter of two completions, which stand in sequences of their own; 0 of one."""
+    both = [len(ids) for name, ids in parts.items() if name != "prompt"]
+    return min(both) if len(both) > 1 else 0
+
+
+def _spell(ids: Sequence[int], before: Sequence[int], text: str, tokenizer: Any, limit: int) -> bool:
+    if not ids or min(ids) < 0 or max(ids) >= limit or list(ids[: len(before)]) != list(before):
+        return False
+    return ids_text(tokenizer, ids[len(before) :]) == text
+
+
+def _untuned(trainer: Any) -> dict[str, Any]:
+    """Returns the loss of the tuning rows under the base."""
+    return {"step": 0, "epoch": 0.0, "eval_loss": trainer.evaluate()["eval_loss"]}
+
+
+def _losses(trainer: Any) -> list[dict[str, Any]]:
+    """Returns what the trainer noted of its steps and its looks at the tuning rows, those before a stop included."""
+    rows = [row for row in trainer.state.log_history if "loss" in row or "eval_loss" in row]
+    return [row for row in rows if math.isfinite(row.get("loss", row.get("eval_loss")))]
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Turns what libraries raise into errors of ours, and keeps to itself what they warn each other of."""
+    try:
+        with warnings.catch_warnings():
+            for kind in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", kind)
+            yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        hint = "take a smaller --batch-size and a larger --accumulate, or a smaller --max-length"
+        raise ModelError(f"{name}: out of memory", hint=hint) from error
+    except OSError as error:
+        raise StorageError(f"a checkpoint cannot be written ({error.strerror or error})") from error
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+        if any(words in str(error) for words in ("PytorchStreamWriter", "No space left", "file write")):
+            raise StorageError(f"a checkpoint cannot be written ({error})") from error
+        raise ModelError(f"{name}: training failed: {error}") from error

@@ -1,0 +1,126 @@
+"""How a model is tuned: every choice in one place, without loading anything heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from clinical_data.errors import UsageError
+from evaluation.supervision.tuning_rows import Method
+
+# (method, full) -> learning rate. LoRA starts from nothing and bears a larger one; DPO moves what is there already.
+LEARNING_RATES = {
+    ("sft", False): 5e-4,
+    ("sft", True): 5e-5,
+    ("dpo", False): 5e-5,
+    ("dpo", True): 5e-6,
+    ("ttrl", False): 5e-5,
+    ("ttrl", True): 5e-6,
+}
+CHECK_EVERY = 50  # most steps between two checkpoints, and between two looks at the tuning rows
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSettings:
+    """Settings of one tuning.
+
+    Attributes:
+        method: `sft` (learn the completion), `dpo` (prefer one completion to another), `ttrl` (the vote as reward).
+        base: SPEC of the model to tune.
+        full: tune all weights instead of a LoRA adapter.
+        rank, alpha, dropout: of the adapter; its scale is alpha / rank.
+        epochs: passes over the rows.
+        lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps and
+            falls to 0 in a straight line.
+        batch_size, accumulate: rows in one pass, and passes to one step.
+        max_length: most tokens of a row; longer ones are left out, never cut.
+        seed: of the adapter's first weights, of the order of rows and of dropout.
+        dtype, device: as in `search.models.local_weights`.
+        patience: looks at the tuning rows without improvement after which training ends; 0: never.
+        beta: DPO alone: how strongly the model is held to its base.
+        save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
+    """
+
+    method: Method = "sft"
+    base: str = "embedded"
+    full: bool = False
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    epochs: float = 3.0
+    lr: float | None = None
+    batch_size: int = 8
+    accumulate: int = 1
+    max_length: int = 1024
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+    patience: int = 3
+    beta: float = 0.1
+    save_dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value that cannot be."""
+        for name in ("rank", "batch_size", "accumulate", "max_length"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("alpha", "epochs", "beta", "learning_rate"):
+            if not (0 < getattr(self, name) < math.inf):
+                raise UsageError(f"--{'lr' if name == 'learning_rate' else name} must be a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise UsageError("--dropout must be at least 0 and below 1")
+        if self.patience < 0 or self.seed < 0:
+            raise UsageError("--patience and --seed must not be negative")
+        if self.save_dtype not in ("fp32", "bf16"):
+            raise UsageError(f"--save-dtype {self.save_dtype} is unknown", hint="known: fp32, bf16")
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest learning rate."""
+        return LEARNING_RATES[self.method, self.full] if self.lr is None else self.lr
+
+    def schedule(self, rows: int) -> tuple[int, int]:
+        """Returns the number of steps for some rows, and how many lie between two checkpoints.
+
+        Checkpoints divide an epoch evenly, so that each epoch ends with one.
+        """
+        an_epoch = max(math.ceil(math.ceil(rows / self.batch_size) / self.accumulate), 1)
+        every = math.ceil(an_epoch / math.ceil(an_epoch / CHECK_EVERY))
+        return max(math.ceil(self.epochs * an_epoch), 1), every
+
+    def row(self) -> dict[str, Any]:
+        """Returns the settings as JSON, the learning rate filled in."""
+        return {**asdict(self), "lr": self.learning_rate}
+
+
+class TuneWatcher(Protocol):
+    """What wants to know how a tuning goes."""
+
+    def started(self, steps: int, done: int) -> None:
+        """Training begins; `done` of `steps` were done before it was stopped."""
+
+    def step(self, done: int, loss: float) -> None:
+        """A step is done, with the loss of its rows."""
+
+    def evaluated(self, done: int, loss: float) -> None:
+        """The tuning rows were looked at."""
+
+    def remark(self, text: str) -> None:
+        """Something that a person should know."""
+
+
+class SilentWatcher:
+    """Wants to know nothing."""
+
+    def started(self, steps: int, done: int) -> None:
+        """Does nothing."""
+
+    def step(self, done: int, loss: float) -> None:
+        """Does nothing."""
+
+    def evaluated(self, done: int, loss: float) -> None:
+        """Does nothing."""
+
+    def remark(self, text: str) -> None:
+        """Does nothing."""

@@ -1,0 +1,248 @@
+"""TRL's trainers, fed with the tokens that the search prompts with and nothing else.
+
+Left to itself TRL would tokenise the text of a row as a whole and put an end-of-text token behind it. The search
+tokenises segment by segment, draws answers that end where a choice ends, and stops free turns at a line break: a
+model tuned on other tokens would not drop into the same place. So rows come tokenised, and what TRL is told is final.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.models.embedded import go_offline
+
+go_offline()
+
+import datasets  # noqa: E402
+import peft  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+import trl  # noqa: E402
+
+from evaluation.supervision.fine_tune_checkpoints import FOLDER, seal  # noqa: E402
+from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher  # noqa: E402
+
+Ids = tuple[int, ...]
+TokenRow = Mapping[str, Ids]
+WARM_UP = 0.05  # share of the steps over which the learning rate rises
+
+
+class NotFiniteError(Exception):
+    """A loss or a gradient that is no number, found before it reached the weights.
+
+    Attributes:
+        step: steps done before it.
+    """
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(what)
+        self.step = step
+
+
+class _Quiet:
+    """A trainer of TRL that sends nothing, writes no card of its own and stops before a bad number is learned."""
+
+    state: Any
+
+    def _send_telemetry(self) -> None:
+        return
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Does nothing: the tuning writes a card of its own."""
+
+    def training_step(self, *args: Any, **more: Any) -> Any:
+        """Computes loss and gradients of one batch.
+
+        Raises:
+            NotFiniteError: the loss is no number.
+        """
+        loss = super().training_step(*args, **more)  # type: ignore[misc]
+        if not math.isfinite(float(loss)):
+            raise NotFiniteError("the loss", self.state.global_step)
+        return loss
+
+
+class SftTrainer(_Quiet, trl.SFTTrainer):  # type: ignore[misc]
+    """Supervised tuning on rows of `input_ids` and `labels`."""
+
+
+class DpoTrainer(_Quiet, trl.DPOTrainer):  # type: ignore[misc]
+    """Preference tuning on rows of `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset  # tokenised already
+
+
+class Watch(transformers.TrainerCallback):  # type: ignore[misc]
+    """Tells a watcher how training goes, seals checkpoints, and stops at a gradient that is no number."""
+
+    def __init__(self, watcher: TuneWatcher) -> None:
+        self._watcher = watcher
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Says how long it will take."""
+        self._watcher.started(state.max_steps, state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Looks at the gradients before they are used."""
+        gradients = [p.grad for p in more["model"].parameters() if p.grad is not None]
+        if not math.isfinite(sum(float(torch.linalg.vector_norm(g)) for g in gradients)):
+            raise NotFiniteError("the gradient", state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+        """Passes on a loss."""
+        if logs and "loss" in logs:
+            self._watcher.step(state.global_step, float(logs["loss"]))
+        elif logs and "eval_loss" in logs:
+            self._watcher.evaluated(state.global_step, float(logs["eval_loss"]))
+
+    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Seals the checkpoint, whose files are all written by now."""
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def sft_rows(rows: Sequence[TokenRow]) -> Any:
+    """Returns rows as `SftTrainer` wants them: the loss counts the completion alone."""
+    return datasets.Dataset.from_dict(
+        {
+            "input_ids": [[*row["prompt"], *row["completion"]] for row in rows],
+            "labels": [[-100] * len(row["prompt"]) + list(row["completion"]) for row in rows],
+        }
+    )
+
+
+def dpo_rows(rows: Sequence[TokenRow]) -> Any:
+    """Returns rows as `DpoTrainer` wants them."""
+    parts = ("prompt", "chosen", "rejected")
+    return datasets.Dataset.from_dict({f"{part}_ids": [list(row[part]) for row in rows] for part in parts})
+
+
+def adapter_config(settings: TuneSettings) -> Any:
+    """Returns PEFT's configuration of the adapter; None where all weights are tuned."""
+    if settings.full:
+        return None
+    return peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def arguments(settings: TuneSettings, out: Path, rows: int, *, dtype: torch.dtype, evaluate: bool) -> dict[str, Any]:
+    """Returns what both trainers are told.
+
+    Args:
+        settings: of the tuning.
+        out: the output folder.
+        rows: rows to learn from.
+        dtype: of the passes through the model.
+        evaluate: whether there are tuning rows.
+    """
+    steps, every = settings.schedule(rows)
+    return {
+        "output_dir": str(out / FOLDER),
+        "num_train_epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": math.ceil(WARM_UP * steps),
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulate,
+        "activation_checkpointing": False,  # small models: time is scarcer than memory
+        "max_length": None,  # rows are measured before; nothing is cut
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "use_cpu": settings.device == "cpu" or not torch.cuda.device_count(),
+        "dataloader_pin_memory": False,
+        "eval_strategy": "steps" if evaluate else "no",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 3,
+        "load_best_model_at_end": evaluate,
+        "metric_for_best_model": "eval_loss" if evaluate else None,
+        "greater_is_better": False if evaluate else None,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": [],
+    }
+
+
+def build_trainer(
+    settings: TuneSettings,
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[TokenRow],
+    tuning: Sequence[TokenRow],
+    *,
+    dtype: torch.dtype,
+    watcher: TuneWatcher,
+    reference: Any = None,
+) -> Any:
+    """Returns the trainer of a method, ready to train.
+
+    Args:
+        settings: of the tuning.
+        out: the output folder.
+        model: the base; of an adapter its weights stay as they are.
+        tokenizer: its tokenizer; it pads and does nothing else.
+        train, tuning: tokenised rows.
+        dtype: of the passes through the model.
+        watcher: who is told how it goes.
+        reference: the model that DPO compares with, where all weights are tuned.
+    """
+    common = arguments(settings, out, len(train), dtype=dtype, evaluate=bool(tuning))
+    rows = sft_rows if settings.method == "sft" else dpo_rows
+    parts: dict[str, Any] = {
+        "model": model,
+        "processing_class": tokenizer,
+        "train_dataset": rows(train),
+        "eval_dataset": rows(tuning) if tuning else None,
+        "peft_config": adapter_config(settings),
+    }
+    if settings.method == "sft":
+        config = trl.SFTConfig(**common)
+        make = SftTrainer
+    else:
+        config = trl.DPOConfig(**common, beta=settings.beta)
+        make, parts["ref_model"] = DpoTrainer, reference
+    config._n_gpu = min(config.n_gpu, 1)  # one process, one GPU: a small model gains nothing from more
+    trainer = make(args=config, **parts)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(Watch(watcher))
+    if tuning and settings.patience:
+        trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    return trainer
+
+
+def save_adapter(model: Any, folder: Path, *, base: str, revision: str, dtype: str) -> None:
+    """Writes an adapter as the search reads it: sorted, so that equal adapters are equal files.
+
+    Args:
+        model: PEFT's model.
+        folder: where to.
+        base, revision: of the model it belongs on.
+        dtype: `fp32` or `bf16`.
+    """
+    import json
+
+    from safetensors.torch import save_file
+
+    from search.models.adapters import CONFIG, WEIGHTS
+
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file({name: state[name].detach().to("cpu", kind).contiguous() for name in sorted(state)}, folder / WEIGHTS)
+    config = model.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
+    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in sorted(config.items())}
+    (folder / CONFIG).write_text(json.dumps(plain, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,199 @@
+"""What a model is tuned on: the rows of `train.jsonl` and `tuning.jsonl` in the folder of a training set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clinical_data.errors import BadInputError
+
+Method = Literal["sft", "dpo", "ttrl"]
+TRAIN, TUNING, CARD = "train.jsonl", "tuning.jsonl", "card.json"
+Text = Field(min_length=1)
+Ids = tuple[int, ...]
+
+
+class _Row(BaseModel):
+    """What every row holds; other fields (case, step, weights of a search) are for people and other programs."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    prompt: str = Text
+    prompt_ids: list[int] | None = None
+
+
+class _SftRow(_Row):
+    completion: str = Text
+    completion_ids: list[int] | None = None
+
+
+class _PreferenceRow(_Row):
+    chosen: str = Text
+    rejected: str = Text
+    chosen_ids: list[int] | None = None
+    rejected_ids: list[int] | None = None
+
+
+FORMS: dict[str, type[_Row]] = {"sft": _SftRow, "dpo": _PreferenceRow, "ttrl": _Row}
+KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft"}
+"""Method -> the kind of `wardstar export` that writes its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningRow:
+    """One row.
+
+    Attributes:
+        file, line: where it stands.
+        texts: `prompt`, and `completion` or `chosen` and `rejected`.
+        ids: the tokens of those texts as the search had them, where the set carries them.
+    """
+
+    file: Path
+    line: int
+    texts: Mapping[str, str]
+    ids: Mapping[str, Ids] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TuningSet:
+    """A training set.
+
+    Attributes:
+        folder: where it is.
+        train: rows to learn from.
+        tuning: rows of other patients that say when to stop; may be empty.
+        hashes: SHA-256 of each file.
+        versions: what the rows depend on (pathway, prompts, vocabulary): name -> hash; empty without a card.
+        card: the set's own card.
+    """
+
+    folder: Path
+    train: Sequence[TuningRow]
+    tuning: Sequence[TuningRow]
+    hashes: Mapping[str, str]
+    versions: Mapping[str, str]
+    card: Mapping[str, Any]
+
+
+def read_set(folder: Path, method: Method) -> TuningSet:
+    """Reads a training set.
+
+    Raises:
+        BadInputError: no such folder, no rows, a row without a field, or rows that contradict each other; names file,
+            line and field.
+    """
+    if not (folder / TRAIN).is_file():
+        hint = f"`wardstar export {KINDS[method]} --out DIR` writes one"
+        raise BadInputError(f"{folder} is no training set: it has no {TRAIN}", hint=hint)
+    card = read_card(folder / CARD)
+    if (kind := card.get("kind", KINDS[method])) != KINDS[method]:
+        hint = f"`wardstar export {KINDS[method]} --out DIR` writes one for {method}"
+        raise BadInputError(f"a set of kind {kind}, not {KINDS[method]}", file=folder / CARD, field="kind", hint=hint)
+    hashes = _hashes(folder, card)
+    train = tuple(_rows(folder / TRAIN, method))
+    if not train:
+        raise BadInputError("the training set is empty", file=folder / TRAIN)
+    tuning = tuple(_rows(folder / TUNING, method)) if (folder / TUNING).is_file() else ()
+    if method == "dpo":
+        _check_preferences((*train, *tuning))
+    return TuningSet(folder, train, tuning, hashes, versions_of(card), card)
+
+
+def versions_of(card: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a training set, or a model tuned on one, depends on, as its card tells it.
+
+    Returns:
+        `prompts`, `pathway NAME`, `catalogue NAME` and `vocabulary NAME` -> SHA-256.
+    """
+    found = dict(card.get("versions") or card.get("hashes") or {})
+    pathway = card.get("pathway")
+    if isinstance(pathway, dict) and "sha256" in pathway:
+        found[f"pathway {pathway.get('name', '')}".strip()] = pathway["sha256"]
+    return {str(name): str(value) for name, value in sorted(found.items())}
+
+
+def check_versions(wanted: Mapping[str, str], found: Mapping[str, str], *, what: str, file: Path) -> None:
+    """Compares what two things that are used together depend on; a name that only one of them knows does not count.
+
+    Raises:
+        BadInputError: they differ.
+    """
+    for name in sorted(wanted.keys() & found.keys()):
+        if wanted[name] != found[name]:
+            message = f"another version of {name} than {what}: {found[name][:12]}, not {wanted[name][:12]}"
+            raise BadInputError(message, file=file, hint="replay and export again under one version")
+
+
+def _hashes(folder: Path, card: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of each file of a set.
+
+    Raises:
+        BadInputError: a file is not the one that the set's card describes.
+    """
+    hashes = {}
+    for path in (folder / TRAIN, folder / TUNING):
+        if path.is_file():
+            hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            told = (card.get("splits") or {}).get(path.stem, {}).get("sha256")
+            if told and told != hashes[path.name]:
+                hint = "export the set again, or take its card.json away if the rows were changed on purpose"
+                raise BadInputError("is not the file that its card describes: cut off or changed", file=path, hint=hint)
+    return hashes
+
+
+def _rows(path: Path, method: Method) -> Iterator[TuningRow]:
+    form = FORMS[method]
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _row(line, path, number, form)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"cannot be read ({type(error).__name__})", file=path) from error
+
+
+def _row(line: str, path: Path, number: int, form: type[_Row]) -> TuningRow:
+    try:
+        values = form.model_validate_json(line).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or None
+        raise BadInputError(first["msg"].lower(), file=path, line=number, field=name) from None
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    ids = {name.removesuffix("_ids"): tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return TuningRow(path, number, texts, ids)
+
+
+def _check_preferences(rows: Sequence[TuningRow]) -> None:
+    """Raises BadInputError where a text is preferred to itself, or to one that is elsewhere preferred to it."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        prompt, chosen, rejected = row.texts["prompt"], row.texts["chosen"], row.texts["rejected"]
+        if chosen == rejected:
+            raise BadInputError("chosen and rejected are the same text", file=row.file, line=row.line)
+        if (other := seen.get((prompt, rejected, chosen))) is not None:
+            raise BadInputError(f"the preference contradicts {other}", file=row.file, line=row.line)
+        seen[prompt, chosen, rejected] = f"{row.file.name}:{row.line}"
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Returns the card of a training set or of a tuned model; empty where there is none.
+
+    Raises:
+        BadInputError: it is no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInputError("is not readable JSON", file=path) from error
+    if not isinstance(card, dict):
+        raise BadInputError("is not a JSON object", file=path)
+    return card
