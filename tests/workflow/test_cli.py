@@ -28,7 +28,19 @@ def replayed(run: Run, fill: Callable[..., str], pathway_file: Path) -> str:
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "langgraph", "sqlalchemy", "fhir", "duckdb", "jinja2")
+    heavy = (
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "matplotlib",
+        "langgraph",
+        "sqlalchemy",
+        "fhir",
+        "duckdb",
+        "jinja2",
+    )
     code = f"import sys, workflow.cli; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
