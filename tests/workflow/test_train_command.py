@@ -1,0 +1,88 @@
+"""`wardstar train`: from a set to a model that `--generator` and `--peer` accept, and the exit codes on the way."""
+
+import json
+
+import pytest
+import torch
+
+from tests.search.tiny_llama import make_tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+
+ROWS = [
+    {"prompt": f"a record.\n\npatient {c}.\nanswer:", "completion": f" {a}\n"}
+    for c, a in zip("xyz", ("cold", "burns", "cramp"), strict=True)
+]
+FAST = ("--lr", "0.01", "--dtype", "fp32", "--device", "cpu", "--batch-size", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return make_tiny(tmp_path / "tiny", max_position_embeddings=4096)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "tuning.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    return folder
+
+
+def test_a_tuned_folder_is_a_generator_and_a_peer(run, fill, pathway_file, tiny, rows, tmp_path):
+    code, out, err = run("train", "sft", "--data", rows, "--out", "tuned", "--base", tiny, "--json", *FAST)
+    assert code == 0, err
+    card = json.loads(out)  # nothing else on stdout
+    assert card["status"] == "complete"
+    assert "6 of 6 steps, loss" in err
+    db = fill(1)
+    options = ("--db", db, "--pathway", pathway_file, "--steps", "first", "--rollouts", 2)
+    code, _, err = run("replay", *options, "--run", "r", "--generator", "tuned", "--peer", tmp_path / "tuned")
+    assert code == 0, err
+    run("records", "--db", db, "--run", "r", "--out", "records.jsonl")
+    record = json.loads((tmp_path / "records.jsonl").read_text())
+    assert record["status"] in ("verified", "unverified", "abstain")
+    run("prompts", "--db", db, "--run", "r", "--out", "prompts.jsonl")
+    models = {json.loads(line)["model"] for line in (tmp_path / "prompts.jsonl").read_text().splitlines()}
+    assert len(models) == 1
+    assert models.pop().startswith("tiny+tuned@")  # name, and revision over base and adapter
+
+
+def test_exit_codes(run, tiny, rows, tmp_path):
+    def code(*arguments):
+        left, _, err = run("train", *arguments)
+        return left, err
+
+    assert code("sft", "--data", rows)[0] == 2  # no --out
+    assert code("sft", "--data", rows, "--out", "o", "--rank", "0")[0] == 2
+    left, err = code("sft", "--data", "nowhere", "--out", "o", "--base", tiny)
+    assert (left, "no training set" in err, "wardstar export sft" in err) == (3, True, True)
+    left, err = code("dpo", "--data", rows, "--out", "o", "--base", tiny)
+    assert (left, "set/train.jsonl:1: chosen: field required" in err) == (3, True)
+    left, err = code("sft", "--data", rows, "--out", "o", "--base", tmp_path / "no-model")
+    assert (left, "holds no model" in err) == (4, True)
+    assert code("sft", "--data", rows, "--out", rows, "--base", tiny)[0] == 2  # holds something else
+    left, err = code("sft", "--data", rows, "--out", "o", "--base", tiny, "--device", "cuda:7")
+    assert (left, "no device cuda:7" in err) == (2, True)
+    assert not (tmp_path / "o").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(run, tiny, rows, monkeypatch):
+    from evaluation.supervision import fine_tune_trainers
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fine_tune_trainers.Watch, "on_step_end", stop, raising=False)
+    code, _, err = run("train", "sft", "--data", rows, "--out", "o", "--base", tiny, *FAST)
+    assert code == 130
+    assert "--resume goes on" in err
