@@ -42,7 +42,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
-    NotFiniteError,
+    StoppedError,
     TokenRow,
     build_trainer,
     save_adapter,
@@ -71,7 +71,13 @@ class Tokens:
 
 
 def fine_tune(
-    data: Path, out: Path, settings: TuneSettings, *, resume: bool = False, watcher: TuneWatcher | None = None
+    data: Path,
+    out: Path,
+    settings: TuneSettings,
+    *,
+    resume: bool = False,
+    watcher: TuneWatcher | None = None,
+    kind: type[Tuning] | None = None,
 ) -> dict[str, Any]:
     """Tunes a model and writes it to a folder.
 
@@ -81,6 +87,7 @@ def fine_tune(
         settings: how to tune.
         resume: go on with a training in `out` that was stopped.
         watcher: who is told how it goes.
+        kind: what does the work; None: `Tuning`.
 
     Returns:
         The card, as `card.json` holds it.
@@ -112,11 +119,13 @@ def fine_tune(
         watcher.remark(f"{out} is finished already")
         return finished
     open_plan(out, plan, resume=resume)
-    return _Tuning(rows, out, settings, watcher, device, plan["versions"]).run()
+    return (kind or Tuning)(rows, out, settings, watcher, device, plan["versions"]).run()
 
 
-class _Tuning:
+class Tuning:
     """One tuning at work."""
+
+    looks_at_tuning = True  # training may end when the tuning rows get worse
 
     def __init__(
         self,
@@ -136,7 +145,7 @@ class _Tuning:
         self._model.requires_grad_(settings.full)
         self._passes = choose_dtype(settings.dtype, device)
         self._train = self._tokenise(data.train)
-        self._tuning = self._tokenise(data.tuning)
+        self._tuning = self._tokenise(data.tuning) if self.looks_at_tuning else Tokens(())
         if not self._train.rows:
             raise BadInputError(f"no row is at most {settings.max_length} tokens long", file=data.folder)
 
@@ -161,32 +170,34 @@ class _Tuning:
         began = time.monotonic()
         checkpoint = last_good(self._out / FOLDER, self._watcher.remark)
         with _translated(self._base.name):
-            trainer = build_trainer(
-                self._settings,
-                self._out,
-                self._model,
-                self._tokenizer,
-                self._train.rows,
-                self._tuning.rows,
-                dtype=self._passes,
-                watcher=self._watcher,
-                reference=self._reference,
-            )
+            trainer = self._trainer()
         try:
             with _translated(self._base.name):
                 first = [] if checkpoint or not self._tuning.rows else [_untuned(trainer)]
                 trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        except NotFiniteError as error:
+        except StoppedError as error:
             raise self._stopped(trainer, error, time.monotonic() - began) from error
         history = [*first, *_losses(trainer)]
         card = self._write(trainer, COMPLETE, time.monotonic() - began, history)
         shutil.rmtree(self._out / FOLDER, ignore_errors=True)
         return card
 
-    def _stopped(self, trainer: Any, error: NotFiniteError, seconds: float) -> ModelError:
+    def _trainer(self) -> Any:
+        return build_trainer(
+            self._settings,
+            self._out,
+            self._model,
+            self._tokenizer,
+            self._train.rows,
+            self._tuning.rows,
+            dtype=self._passes,
+            watcher=self._watcher,
+            reference=self._reference,
+        )
+
+    def _stopped(self, trainer: Any, error: StoppedError, seconds: float) -> ModelError:
         """Writes the last good state there is, and returns the error to raise."""
-        what = f"{error} was no number at step {error.step + 1}"
-        hint = "take a lower --lr, or look for rows that are unlike the others"
+        what, hint = f"{error} at step {error.step + 1}", error.hint
         good = last_good(self._out / FOLDER, self._watcher.remark)
         if good is None:
             return ModelError(f"training stopped: {what}, before the first checkpoint", hint=hint)

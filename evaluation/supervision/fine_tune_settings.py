@@ -39,6 +39,10 @@ class TuneSettings:
         dtype, device: as in `search.models.local_weights`.
         patience: looks at the tuning rows without improvement after which training ends; 0: never.
         beta: DPO alone: how strongly the model is held to its base.
+        group, temperature: TTRL alone: answers drawn to a prompt, and how boldly.
+        least_share: TTRL alone: a vote below this share of a group rewards nothing.
+        labels: TTRL alone: `vote` (of the group), or `peer` (answers that peer and record of an earlier run's set stand
+            by, where there is one).
         save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
     """
 
@@ -58,6 +62,10 @@ class TuneSettings:
     device: str = "auto"
     patience: int = 3
     beta: float = 0.1
+    group: int = 8
+    temperature: float = 1.0
+    least_share: float = 0.5
+    labels: str = "vote"
     save_dtype: str = "fp32"
 
     def __post_init__(self) -> None:
@@ -72,6 +80,12 @@ class TuneSettings:
             raise UsageError("--dropout must be at least 0 and below 1")
         if self.patience < 0 or self.seed < 0:
             raise UsageError("--patience and --seed must not be negative")
+        if self.group < 2:
+            raise UsageError("--group must be at least 2")
+        if not 0 < self.temperature < math.inf or not 0 < self.least_share <= 1:
+            raise UsageError("--temperature must be above 0, --least-share above 0 and at most 1")
+        if self.labels not in ("vote", "peer"):
+            raise UsageError(f"--labels {self.labels} is unknown", hint="known: vote, peer")
         if self.save_dtype not in ("fp32", "bf16"):
             raise UsageError(f"--save-dtype {self.save_dtype} is unknown", hint="known: fp32, bf16")
 

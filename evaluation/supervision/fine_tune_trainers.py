@@ -30,19 +30,27 @@ TokenRow = Mapping[str, Ids]
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
 
 
-class NotFiniteError(Exception):
-    """A loss or a gradient that is no number, found before it reached the weights.
+class StoppedError(Exception):
+    """Training must not go on: found before anything bad reached the weights.
 
     Attributes:
         step: steps done before it.
+        hint: what to do.
     """
 
-    def __init__(self, what: str, step: int) -> None:
+    def __init__(self, what: str, step: int, hint: str) -> None:
         super().__init__(what)
-        self.step = step
+        self.step, self.hint = step, hint
 
 
-class _Quiet:
+class NotFiniteError(StoppedError):
+    """A loss or a gradient that is no number."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} was no number", step, "take a lower --lr, or look for rows unlike the others")
+
+
+class Quiet:
     """A trainer of TRL that sends nothing, writes no card of its own and stops before a bad number is learned."""
 
     state: Any
@@ -65,11 +73,11 @@ class _Quiet:
         return loss
 
 
-class SftTrainer(_Quiet, trl.SFTTrainer):  # type: ignore[misc]
+class SftTrainer(Quiet, trl.SFTTrainer):  # type: ignore[misc]
     """Supervised tuning on rows of `input_ids` and `labels`."""
 
 
-class DpoTrainer(_Quiet, trl.DPOTrainer):  # type: ignore[misc]
+class DpoTrainer(Quiet, trl.DPOTrainer):  # type: ignore[misc]
     """Preference tuning on rows of `prompt_ids`, `chosen_ids` and `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -215,12 +223,22 @@ def build_trainer(
     else:
         config = trl.DPOConfig(**common, beta=settings.beta)
         make, parts["ref_model"] = DpoTrainer, reference
-    config._n_gpu = min(config.n_gpu, 1)  # one process, one GPU: a small model gains nothing from more
-    trainer = make(args=config, **parts)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(Watch(watcher))
+    trainer = make(args=one_gpu(config), **parts)
     if tuning and settings.patience:
         trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    return watched(trainer, watcher)
+
+
+def one_gpu(config: Any) -> Any:
+    """Returns a configuration for one process on one GPU: a small model gains nothing from more."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
+def watched(trainer: Any, watcher: TuneWatcher) -> Any:
+    """Returns a trainer that tells a watcher, not stdout, how it goes."""
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(Watch(watcher))
     return trainer
 
 

@@ -12,6 +12,7 @@ from evaluation.supervision.fine_tune_checkpoints import write_json
 from search.models.adapters import CARD
 
 COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+VOTED = ("reward", "majority_ratio", "vote_entropy")  # of TTRL, whose loss says little
 COMPLETE = "complete"
 README = """\
 # {title}
@@ -45,7 +46,8 @@ def write_outputs(out: Path, card: Mapping[str, Any], history: Sequence[Mapping[
     """
     try:
         with (out / "loss.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            voted = [name for name in VOTED if any(name in row for row in history)]
+            writer = csv.DictWriter(file, [*COLUMNS, *voted], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(history)
         draw_loss(history, out / "loss.png", title=card["name"])

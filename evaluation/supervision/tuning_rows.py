@@ -39,7 +39,15 @@ class _PreferenceRow(_Row):
     rejected_ids: list[int] | None = None
 
 
-FORMS: dict[str, type[_Row]] = {"sft": _SftRow, "dpo": _PreferenceRow, "ttrl": _Row}
+class _QuestionRow(_Row):
+    """A prompt to answer; its completion counts only where the peer stood by it."""
+
+    completion: str = ""
+    label_source: str = ""
+    turn: str = ""
+
+
+FORMS: dict[str, type[_Row]] = {"sft": _SftRow, "dpo": _PreferenceRow, "ttrl": _QuestionRow}
 KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft"}
 """Method -> the kind of `wardstar export` that writes its rows."""
 

@@ -86,11 +86,44 @@ def dpo_command(
     tune("dpo", dict(locals()))
 
 
+@train_app.command("ttrl")
+def ttrl_command(
+    data: Data,
+    out: Out,
+    base: Base = "embedded",
+    full: Full = False,
+    rank: Rank = 16,
+    alpha: Alpha = 32,
+    dropout: Dropout = 0.0,
+    epochs: Epochs = 1,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate (5e-5; 5e-6 with --full).")] = None,
+    group: Annotated[int, typer.Option("--group", help="Answers drawn to each prompt.")] = 8,
+    temperature: Annotated[float, typer.Option("--temperature", help="How boldly they are drawn.")] = 1.0,
+    least_share: Annotated[
+        float, typer.Option("--least-share", help="Smallest majority of a group that is rewarded.")
+    ] = 0.5,
+    labels: Annotated[
+        str, typer.Option("--labels", help="vote (of the group), or peer: answers of the set that a peer stood by.")
+    ] = "vote",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts in one pass.")] = 2,
+    accumulate: Accumulate = 1,
+    max_length: MaxLength = 1024,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    save_dtype: SaveDtype = "fp32",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learns from the majority of its own answers, without labels (test-time reinforcement learning)."""
+    tune("ttrl", dict(locals()))
+
+
 def tune(method: str, options: dict[str, Any]) -> None:
     """Tunes under a progress bar, says how to go on after Ctrl-C, and writes what came of it.
 
     Args:
-        method: `sft` or `dpo`.
+        method: `sft`, `dpo` or `ttrl`.
         options: of the command, by their names.
 
     Raises:
@@ -104,12 +137,14 @@ def tune(method: str, options: dict[str, Any]) -> None:
     say("loading the training libraries")
     try:
         from evaluation.supervision.fine_tune import fine_tune
+        from evaluation.supervision.ttrl import train_ttrl
     except ImportError as error:
         hint = "pip install 'wardstar[train]'"
         raise UsageError(f"training needs a library that is not installed: {error.name}", hint=hint) from error
     try:
         with TrainingBar(err_console()) as bar:
-            card = fine_tune(data, out, settings, resume=resume, watcher=bar)
+            train = train_ttrl if method == "ttrl" else fine_tune
+            card = train(data, out, settings, resume=resume, watcher=bar)
     except KeyboardInterrupt:
         say("interrupted; checkpoints are kept: the same command with --resume goes on")
         raise
