@@ -93,7 +93,9 @@ def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already and holds no training to go on with", hint="take another --out")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, exist_ok=True)  # weights can repeat the records they were tuned on
+        path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise StorageError(f"{out}: cannot be made ({error.strerror})") from error
     write_json(path, plan)

