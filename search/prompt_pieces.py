@@ -1,7 +1,7 @@
 """From the text of a prompt back to the pieces it was made of, each of which is tokenised on its own.
 
-A stored row holds text. Tokenised as one piece it can differ from what the search sends (two line breaks at the end of
-a piece are one token, before a word they are two), so whoever trains on the text cuts it first.
+A stored row holds text. A tokenizer may make other tokens of the whole than of its pieces (one that puts a space before
+each text does), so whoever trains on the text cuts it first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from search import prompts
 from search.models.language_model import Prompt, Segment
 
-HEADER_END = "\n\n"
+HEADER_END = "\n\n"  # opens the piece after the header
 _ALONE = (*prompts.CUES.values(), prompts.REPLY_CUE, prompts.REASK_CUE, prompts.PEER_CUE, prompts.EVALUATION_CUE)
 _CUES = "|".join(re.escape(cue) for cue in sorted(_ALONE, key=len, reverse=True))
 _CUT = re.compile(f"({_CUES})|(?={re.escape(prompts.RESULT_CUE)})")
@@ -24,8 +24,8 @@ def prompt_pieces(text: str) -> Prompt:
     which each step names for itself, is the last line of a prompt that ends with a colon.
     """
     head, end, rest = text.partition(HEADER_END)
-    parts = [head + end] if end else []
-    parts += [part for part in _CUT.split(rest if end else text) if part]
+    parts = [head] if end and head else []
+    parts += [part for part in _CUT.split(end + rest if end else text) if part]
     last = parts[-1] if parts else ""
     if last.endswith(":") and last not in _ALONE and (at := last.rfind("\n")) > 0:
         parts[-1:] = [last[:at], last[at:]]

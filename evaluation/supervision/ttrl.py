@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import BadInputError
+from clinical_data.vocabulary import load_vocabulary
 from evaluation.supervision.fine_tune import Tokens, Tuning, fine_tune
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher
 from evaluation.supervision.tuning_rows import TuningRow
@@ -23,7 +24,7 @@ from search.models.choice_walk import ChoiceWalk, Menu, make_menu
 from search.models.embedded import go_offline
 from search.models.tokenising import bos_ids, text_ids
 from search.prompt_pieces import prompt_pieces
-from search.prompts import HEADER
+from search.prompts import ANSWERS
 
 go_offline()
 
@@ -42,17 +43,25 @@ from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
 
 Ids = tuple[int, ...]
 END = "\n"
-OFFER = HEADER[HEADER.index("\n") + 1 : HEADER.index("{options}")]  # "Possible answers: "
+VOCABULARIES = "vocabularies"  # folder of a set, for prompts that name no answers
+OFFER, OFFER_END = ANSWERS.strip().split("{answers}")  # "Possible answers: ", "."
 WINDOW = 40  # groups looked at together for a collapse
 COLLAPSED = 0.95  # share of all their answers that one answer may not reach
 
 
 def offered(prompt: str) -> tuple[str, ...]:
-    """Returns the answers that a prompt offers, as completions; empty where it offers none."""
+    """Returns the answers that a prompt offers, as completions; empty where it names none."""
     for line in prompt.split("\n"):
         if line.startswith(OFFER):
-            return tuple(dict.fromkeys(f" {name}" for name in line.removeprefix(OFFER).removesuffix(".").split("; ")))
+            names = line.removeprefix(OFFER).removesuffix(OFFER_END).split("; ")
+            return tuple(dict.fromkeys(f" {name}" for name in names))
     return ()
+
+
+def carried(folder: Path) -> tuple[str, ...]:
+    """Returns the answers of the vocabulary that a set carries, as completions; empty where it carries not just one."""
+    files = sorted((folder / VOCABULARIES).glob("*.yaml"))
+    return load_vocabulary(str(files[0])).choices if len(files) == 1 else ()
 
 
 def majority(answers: Sequence[str], least_share: float) -> tuple[str | None, float]:
@@ -177,8 +186,9 @@ class TtrlTuning(Tuning):
     def _tokenise(self, rows: Sequence[TuningRow]) -> Tokens:
         """Returns the distinct prompts that offer at least two answers."""
         bos, left_out, found = bos_ids(self._tokenizer), 0, self._prompts
+        known = carried(self._data.folder)
         for row in rows:
-            prompt, choices = row.texts["prompt"], offered(row.texts["prompt"])
+            prompt, choices = row.texts["prompt"], offered(row.texts["prompt"]) or known
             if len(choices) < 2 or row.texts["turn"] not in ("", "answer") or prompt in found:
                 continue
             ids = bos + tuple(i for s in prompt_pieces(prompt) for i in text_ids(self._tokenizer, s.text))

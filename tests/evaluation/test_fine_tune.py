@@ -95,7 +95,7 @@ def test_a_tuned_model_finds_its_answers_likelier(tuned, untuned):
     assert all(now > before + 1 for now, before in zip(after, untuned, strict=True))
     model = TransformersModel.load(str(out), dtype="fp32")
     head, _, rest = PROMPTS[2].partition("\n\n")
-    pieces = (Segment(f"{head}\n\n"), Segment(rest.removesuffix("\nanswer:")), Segment("\nanswer:"))
+    pieces = (Segment(head), Segment("\n\n" + rest.removesuffix("\nanswer:")), Segment("\nanswer:"))
     (scores,) = model.score([ScoreRequest(pieces, tuple(f" {a}" for a in ANSWERS))])
     assert max(zip(scores.mean_logprobs, ANSWERS, strict=True))[1] == ANSWERS[2]
 
@@ -152,7 +152,7 @@ def test_what_is_fed_is_what_the_search_sends(base, settings, tmp_path):
         assert tuple(taught) == search.choice_ids(row["completion"])
         head, _, rest = row["prompt"].partition("\n\n")
         sent = search.prompt_ids(
-            (Segment(f"{head}\n\n"), Segment(rest.removesuffix("\nanswer:")), Segment("\nanswer:"))
+            (Segment(head), Segment("\n\n" + rest.removesuffix("\nanswer:")), Segment("\nanswer:"))
         )
         assert tuple(kept) == sent + tuple(taught)
         seen.add(text)

@@ -13,7 +13,7 @@ from clinical_data.errors import BadInputError, ModelError
 from evaluation.supervision import ttrl, tuning_output
 from evaluation.supervision.fine_tune_settings import TuneSettings
 from evaluation.supervision.fine_tune_trainers import StoppedError
-from evaluation.supervision.ttrl import Ballot, entropy, majority, offered, train_ttrl
+from evaluation.supervision.ttrl import Ballot, carried, entropy, majority, offered, train_ttrl
 from search.models.language_model import ScoreRequest
 from search.models.transformers import TransformersModel
 from search.prompt_pieces import prompt_pieces
@@ -56,6 +56,15 @@ def test_majority_and_entropy():
 def test_answers_are_those_that_the_prompt_offers():
     assert offered(PROMPTS[0]) == (" a cold", " burns", " cramp")
     assert offered("What now?") == ()
+
+
+def test_a_prompt_that_names_no_answers_takes_those_of_the_set(tmp_path):
+    assert carried(tmp_path) == ()
+    (tmp_path / "vocabularies").mkdir()
+    text = "name: two\nversion: 1\nsystem: s\nsource: made up\nentries:\n"
+    text += "  - {code: a, display: a cold}\n  - {code: b, display: burns}\n"
+    (tmp_path / "vocabularies" / "two.yaml").write_text(text)
+    assert carried(tmp_path) == (" a cold", " burns")
 
 
 def vote(ballot, groups, labels=None, step=0):

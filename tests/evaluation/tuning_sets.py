@@ -35,7 +35,7 @@ def likelihoods(spec, rows=SFT, column="completion"):
     for row in rows:
         head, end, rest = row["prompt"].partition("\n\n")
         case, cue = rest.rsplit("\n", 1)
-        pieces = (Segment(head + end), Segment(case), Segment(f"\n{cue}"))
+        pieces = (Segment(head), Segment(end + case), Segment(f"\n{cue}"))
         (scores,) = model.score([ScoreRequest(pieces, (row[column],))])
         found.append(scores.mean_logprobs[0])
     return found

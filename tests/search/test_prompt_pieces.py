@@ -27,10 +27,15 @@ class Listening(RandomModel):
         return super().score(requests)
 
 
-@pytest.mark.parametrize("strategy", ["rstar", "greedy", "full-information"])
-def test_every_prompt_of_a_search_is_cut_as_it_was_made(strategy):
+@pytest.mark.parametrize(
+    ("strategy", "answer_list"),
+    [("rstar", "shown"), ("rstar", "hidden"), ("greedy", "shown"), ("full-information", "shown")],
+)
+def test_every_prompt_of_a_search_is_cut_as_it_was_made(strategy, answer_list):
     model = Listening(5)
-    settings = SearchSettings(rollouts=24, think=2, ask=2, ask_votes=2, request=2, max_requests=3)
+    settings = SearchSettings(
+        rollouts=24, think=2, ask=2, ask_votes=2, request=2, max_requests=3, answer_list=answer_list
+    )
     problem = make_problem(earlier=("pneumonia",))
     run_search(strategy, problem, Models(model, model), settings, seed=1)
     assert model.prompts
