@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import BadInputError, ModelError, StorageError, UsageError
-from evaluation.supervision.fine_tune_checkpoints import FOLDER, last_good, open_plan, same_plan
+from evaluation.supervision.fine_tune_checkpoints import FOLDER, last_good, open_plan, same_plan, write_json
 from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings, TuneWatcher
 from evaluation.supervision.tuning_output import COMPLETE, write_outputs
 from evaluation.supervision.tuning_rows import (
@@ -52,6 +52,7 @@ from search.prompt_pieces import prompt_pieces  # noqa: E402
 from search.prompts import TEMPLATE_HASH  # noqa: E402
 
 ATTENTION = "sdpa"
+UNTUNED = "untuned.json"
 SOFTWARE = ("torch", "transformers", "trl", "peft", "datasets")
 
 
@@ -173,7 +174,7 @@ class Tuning:
             trainer = self._trainer()
         try:
             with _translated(self._base.name):
-                first = [] if checkpoint or not self._tuning.rows else [_untuned(trainer)]
+                first = [self._untuned(trainer)] if self._tuning.rows else []
                 trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         except StoppedError as error:
             raise self._stopped(trainer, error, time.monotonic() - began) from error
@@ -181,6 +182,14 @@ class Tuning:
         card = self._write(trainer, COMPLETE, time.monotonic() - began, history)
         shutil.rmtree(self._out / FOLDER, ignore_errors=True)
         return card
+
+    def _untuned(self, trainer: Any) -> dict[str, Any]:
+        """Returns the loss of the tuning rows under the base, measured once and kept for a training that is stopped."""
+        path = self._out / FOLDER / UNTUNED
+        if not (known := read_card(path)):
+            known = {"step": 0, "epoch": 0.0, "eval_loss": trainer.evaluate()["eval_loss"]}
+            write_json(path, known)
+        return known
 
     def _trainer(self) -> Any:
         return build_trainer(
@@ -325,11 +334,6 @@ def _spell(ids: Sequence[int], before: Sequence[int], text: str, tokenizer: Any,
     if not ids or min(ids) < 0 or max(ids) >= limit or list(ids[: len(before)]) != list(before):
         return False
     return ids_text(tokenizer, ids[len(before) :]) == text
-
-
-def _untuned(trainer: Any) -> dict[str, Any]:
-    """Returns the loss of the tuning rows under the base."""
-    return {"step": 0, "epoch": 0.0, "eval_loss": trainer.evaluate()["eval_loss"]}
 
 
 def _losses(trainer: Any) -> list[dict[str, Any]]:
