@@ -175,6 +175,7 @@ class Tuning:
         try:
             with _translated(self._base.name):
                 first = [self._untuned(trainer)] if self._tuning.rows else []
+                transformers.set_seed(self._settings.seed)  # a look at the tuning rows draws numbers, or was left out
                 trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         except StoppedError as error:
             raise self._stopped(trainer, error, time.monotonic() - began) from error
