@@ -86,3 +86,21 @@ def test_ctrl_c_says_how_to_go_on(run, tiny, rows, monkeypatch):
     code, _, err = run("train", "sft", "--data", rows, "--out", "o", "--base", tiny, *FAST)
     assert code == 130
     assert "--resume goes on" in err
+
+
+def test_what_export_writes_is_what_train_reads(run, fill, pathway_file, tmp_path):
+    db, tiny = fill(8), make_tiny(tmp_path / "tiny", max_position_embeddings=4096)
+    replayed = run("replay", "--db", db, "--pathway", pathway_file, "--run", "r", "--steps", "first", "--rollouts", 4,
+                   "--generator", "random:3")  # fmt: skip
+    assert replayed[0] == 0, replayed[2]
+    for kind, method in (("sft", "sft"), ("preference", "dpo"), ("sft", "ttrl")):
+        code, _, err = run("export", kind, "--db", db, "--run", "r", "--out", kind)
+        assert code == 0, err
+        options = ("--epochs", "0.2", "--dtype", "fp32", "--device", "cpu", "--max-length", "2048")
+        code, out, err = run(
+            "train", method, "--data", kind, "--out", f"by-{method}", "--base", tiny, "--json", *options
+        )
+        assert code == 0, err
+        card = json.loads(out)
+        assert card["data"]["rows"] > 0
+        assert {"prompts", "pathway two-steps"} <= card["versions"].keys()
