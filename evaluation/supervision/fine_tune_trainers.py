@@ -218,7 +218,7 @@ def build_trainer(
         "peft_config": adapter_config(settings),
     }
     if settings.method == "sft":
-        config = trl.SFTConfig(**common)
+        config = trl.SFTConfig(**common, train_sampling_strategy="group_by_length")  # rows of a batch pad one another
         make = SftTrainer
     else:
         config = trl.DPOConfig(**common, beta=settings.beta)
