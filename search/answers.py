@@ -33,23 +33,26 @@ def exact_vote(
     vocabulary: Vocabulary,
     supporting: tuple[str, ...] = (),
     prior: Sequence[float] | None = None,
+    likelihood: str = "mean",
 ) -> Conclusion:
     """Returns the vote over a whole closed vocabulary without drawing one.
 
     Each answer's share is its length-normalised sequence likelihood, normalised over the vocabulary:
     p(a) proportional to exp(mean over tokens of ln p(token | prompt, earlier tokens of a)), divided, if a prior is
-    given, by the same likelihood without a case: small models favour some words whatever they are asked.
+    given, by the same likelihood without a case: small models favour some words whatever they are asked. With
+    `likelihood` sum it is the plain sequence likelihood: p(a) proportional to p(tokens of a | prompt).
 
     Args:
         scores: likelihoods of the answers after the prompt.
         vocabulary: the answers, in the order of the scores.
         supporting: ids of the findings seen.
-        prior: mean ln p of each answer after a prompt without a case.
+        prior: ln p of each answer after a prompt without a case, of the same kind.
+        likelihood: `mean` or `sum` over the tokens of an answer.
 
     Source: search.md, "Answers"; length normalisation as in Brown et al. 2020 (arXiv 2005.14165), section 2.4;
     contextual calibration, Zhao et al. 2021 (arXiv 2102.09690).
     """
-    logits = scores.mean_logprobs
+    logits = scores.likelihoods(likelihood)
     if prior is not None:
         logits = tuple([given - alone for given, alone in zip(logits, prior, strict=True)])
     if not all(map(math.isfinite, logits)):

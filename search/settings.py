@@ -14,6 +14,7 @@ from clinical_data.errors import UsageError
 # Rules that are chosen by one of several words; value sources and selection rules have tables of their own.
 WORDS: dict[str, tuple[str, ...]] = {
     "calibration": ("contextual", "none"),
+    "likelihood": ("mean", "sum"),
     "vote": ("exact", "drawn", "free"),
     "vote_stop": ("settled", "never"),
     "expansion": ("slot", "node"),
@@ -47,6 +48,8 @@ class SearchSettings:
         max_tokens, max_cost_usd, max_seconds: budgets of one search: token positions of its prompts and samples,
             price of what was requested, wall time (which does not repeat); 0 means none.
         calibration: `contextual` divides each answer's likelihood by its likelihood without a case, `none` does not.
+        likelihood: of an answer or item in several tokens: `mean` over them (small models favour short answers), or the
+            `sum`, which is the probability that a tuned model has learned.
         vote: `exact` (likelihood of every answer), `drawn` (samples that can only name an answer), or `free` (free
             text, matched by names afterwards). A set of answers is drawn in any case, see `search.votes`.
         vote_stop: a drawn vote ends when it is `settled`, or `never` before all draws are in.
@@ -86,6 +89,7 @@ class SearchSettings:
     max_cost_usd: float = 0.0
     max_seconds: float = 0.0
     calibration: str = "contextual"
+    likelihood: str = "mean"
     vote: str = "exact"
     vote_stop: str = "settled"
     expansion: str = "slot"

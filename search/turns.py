@@ -57,7 +57,7 @@ class TurnMaker:
         opening: the prompt before any turn.
         seed: the seed that all seeds of this search derive from.
         role: who is asked.
-        priors: role -> mean ln p of each answer without a case; filled by `prepare`.
+        priors: role -> ln p of each answer without a case; filled by `prepare`.
     """
 
     problem: SearchProblem
@@ -81,7 +81,7 @@ class TurnMaker:
         request = ScoreRequest(prompt, self.problem.vocabulary.choices)
         replies = yield [Ask(role, "prior", request) for role in roles]
         for role, reply in zip(roles, replies, strict=True):
-            self.priors[role] = scores_of(reply).mean_logprobs
+            self.priors[role] = scores_of(reply).likelihoods(self.settings.likelihood)
 
     def spot(self, turns: tuple[Turn, ...], label: str) -> Spot:
         """Returns the spot after some turns."""
@@ -164,7 +164,7 @@ class TurnMaker:
         scores = yield from self.score_items(spot, items)
         noise = derive_random(self.seed, self.role, spot.label, "request")
         temperature = max(self.settings.temperature, 1e-6)
-        logits = [p / temperature + gumbel(noise.random()) for p in scores.mean_logprobs]
+        logits = [p / temperature + gumbel(noise.random()) for p in scores.likelihoods(self.settings.likelihood)]
         order = sorted(range(len(items)), key=lambda i: (-logits[i], items[i].item_id))
         chosen = order[: self.settings.request]
         return [Wanted(items[i], scores.logprobs[i], len(scores.choice_ids[i])) for i in chosen]

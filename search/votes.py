@@ -38,7 +38,7 @@ class Poll:
         role: who is asked.
         prompt: the prompt, answer cue included.
         seed: the seed of each draw derives from it.
-        prior: mean ln p of each answer without a case; None when the vote is not calibrated. Drawn votes never are.
+        prior: ln p of each answer without a case; None when the vote is not calibrated. Drawn votes never are.
         supporting: ids of the findings seen.
     """
 
@@ -110,7 +110,7 @@ def exact(poll: Poll) -> Part[Outcome]:
     vocabulary = poll.problem.vocabulary
     (reply,) = yield [Ask(poll.role, "vote", ScoreRequest(poll.prompt, vocabulary.choices))]
     scores = scores_of(reply)
-    conclusion = answers.exact_vote(scores, vocabulary, poll.supporting, poll.prior)
+    conclusion = answers.exact_vote(scores, vocabulary, poll.supporting, poll.prior, poll.settings.likelihood)
     codes = [e.code for e in vocabulary.entries]
     key = conclusion.answer_key
     return Outcome(conclusion, scores.logprobs[codes.index(key)] if key in codes else 0.0)

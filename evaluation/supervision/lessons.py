@@ -138,7 +138,9 @@ class Lessons:
             self.dropped[reason] += 1
             return None
         calls = RunStore(self.engine).calls_of(run.run_id, (record.case_id, record.step, record.occurrence))
-        book = CallBook(calls, int(record.settings.get("turn_tokens", 0)) or _NO_LIMIT)
+        book = CallBook(
+            calls, int(record.settings.get("turn_tokens", 0)) or _NO_LIMIT, record.settings.get("likelihood", "mean")
+        )
         leaves = self._leaves(run, record, form, target, vocabulary, book)
         if not leaves:
             self.dropped["no trajectory that can be taught"] += 1

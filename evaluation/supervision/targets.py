@@ -99,8 +99,8 @@ def vote_after(book: CallBook, role: str, prompt: str, vocabulary: Vocabulary) -
     first = calls[0]
     if first.seed is None:
         prior = book.prior(role)
-        alone = None if prior is None else _scores(prior).mean_logprobs
-        return exact_vote(_scores(first), vocabulary, prior=alone)
+        alone = None if prior is None else _scores(prior).likelihoods(book.likelihood)
+        return exact_vote(_scores(first), vocabulary, prior=alone, likelihood=book.likelihood)
     keys = [key_of_text(call.completions[0], vocabulary) for call in calls]
     shares = {key: keys.count(key) / len(keys) for key in keys if key is not None}
     return rank(shares, vocabulary)

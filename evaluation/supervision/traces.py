@@ -84,9 +84,11 @@ class CallBook:
     Args:
         calls: all of them, in stored order.
         turn_tokens: most tokens of one turn; a completion that reaches it was cut.
+        likelihood: how the search added up the tokens of an answer, `mean` or `sum`.
     """
 
-    def __init__(self, calls: Sequence[ModelCall], turn_tokens: int) -> None:
+    def __init__(self, calls: Sequence[ModelCall], turn_tokens: int, likelihood: str = "mean") -> None:
+        self.likelihood = likelihood
         self._calls: dict[tuple[str, str, str], list[ModelCall]] = defaultdict(list)
         self._turn_tokens = turn_tokens
         for call in calls:

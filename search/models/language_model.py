@@ -113,6 +113,10 @@ class ChoiceScores:
     choice_ids: tuple[tuple[int, ...], ...]
     logprobs: tuple[float, ...]
 
+    def likelihoods(self, kind: str) -> tuple[float, ...]:
+        """Returns ln p of each choice: `mean` over its tokens, or their `sum`."""
+        return self.logprobs if kind == "sum" else self.mean_logprobs
+
     @property
     def mean_logprobs(self) -> tuple[float, ...]:
         """Length-normalised: each sum divided by its number of tokens."""

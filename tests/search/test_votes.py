@@ -14,6 +14,7 @@ from clinical_data.vocabulary import Entry, Vocabulary
 from search import answers
 from search.desk import Desk
 from search.mcts import rstar
+from search.models.language_model import ChoiceScores
 from search.models.toys import RandomModel, ScriptedModel
 from search.problem import Models
 from search.settings import SearchSettings
@@ -202,3 +203,24 @@ def test_every_strategy_votes_as_it_is_told_and_repeats(strategy, kind):
     kinds = {c.purpose for c in result.calls if c.seed is None}
     assert "vote" not in kinds
     assert "prior" not in kinds
+
+
+def test_the_likelihood_of_an_answer_is_the_mean_or_the_sum_over_its_tokens():
+    """Two tokens at 1/2 each against one at 1/3: the mean gives 3 to 2, the sum 3 to 4."""
+    vocabulary = make_problem().vocabulary
+    scores = ChoiceScores((1,), ((2, 3), (4,), (5,), (6,)), (2 * math.log(1 / 2), math.log(1 / 3), -99.0, -99.0))
+    mean = {h.key: h.probability for h in answers.exact_vote(scores, vocabulary).ranked}
+    total = {h.key: h.probability for h in answers.exact_vote(scores, vocabulary, likelihood="sum").ranked}
+    first, second = (e.code for e in vocabulary.entries[:2])
+    assert (mean[first], mean[second]) == pytest.approx((3 / 5, 2 / 5))
+    assert (total[first], total[second]) == pytest.approx((3 / 7, 4 / 7))
+
+
+def test_the_setting_reaches_vote_and_prior():
+    model = RandomModel(3)
+    problem = make_problem()
+    found = {}
+    for kind in ("mean", "sum"):
+        settings = SearchSettings(likelihood=kind, rollouts=1, calibration="contextual")
+        found[kind] = run_search("full-information", problem, Models(model, model), settings, 0).conclusion
+    assert found["mean"] != found["sum"]
