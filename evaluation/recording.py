@@ -20,6 +20,7 @@ from evaluation.record import (
     TurnRecord,
 )
 from search.actions import ActionKind
+from search.desk import VALUE
 from search.problem import Models, SearchProblem
 from search.prompts import TEMPLATE_HASH, vignette
 from search.settings import SearchSettings
@@ -209,6 +210,8 @@ def _identities(models: Models, settings: SearchSettings | None) -> dict[str, di
     found = {"generator": asdict(models.generator.identity), "peer": asdict(models.peer.identity)}
     if settings is not None and settings.chart_access == "prospective":
         found[WORLD_MODEL] = asdict(models.generator.identity)
+    if models.value is not None:
+        found[VALUE] = asdict(models.value.identity)
     return found
 
 

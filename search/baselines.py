@@ -8,13 +8,13 @@ from dataclasses import replace
 from clinical_data.chart import AnswerState
 from search.actions import ActionKind
 from search.budgets import Budget
-from search.desk import GENERATOR, Desk, Part
+from search.desk import GENERATOR, Desk, Part, together
 from search.mcts import OnRollout, result_of
 from search.problem import Models, SearchProblem
 from search.settings import SearchSettings
 from search.trajectory import Candidate, SearchResult, Trajectory, Turn, Verification
 from search.turns import TurnMaker
-from search.value import Judge, value_source
+from search.value import Judge, appraised
 from search.world_model import evaluated
 
 
@@ -81,11 +81,12 @@ def best_of_n(
 
     Source: Cobbe et al. 2021 (arXiv 2110.14168), section 4: samples ranked by a verifier; here by `settings.value`.
     """
-    value = value_source(settings.value, judge)
     desk = Desk(models)
     maker = TurnMaker.begin(problem, settings, seed)
     trajectories, reason = _sampled(maker, desk, on_rollout)
-    candidates = [Candidate(i, t, 1, value(t, settings), Verification(None)) for i, t in enumerate(trajectories)]
+    values = desk.run(together([appraised(t, maker, judge) for t in trajectories]))
+    valued = enumerate(zip(trajectories, values, strict=True))
+    candidates = [Candidate(i, t, 1, value, Verification(None)) for i, (t, value) in valued]
     return result_of(candidates, "best-value", maker, desk, checked=False, reason=reason)
 
 

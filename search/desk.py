@@ -26,7 +26,7 @@ from search.models.language_model import (
 from search.problem import Models
 from search.trajectory import ModelCall, Tokens
 
-GENERATOR, PEER = "generator", "peer"
+GENERATOR, PEER, VALUE = "generator", "peer", "value"
 Reply = Generation | ChoiceScores
 
 
@@ -204,7 +204,7 @@ class Desk:
 
     def _answer(self, asks: list[Ask]) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        for model in dict.fromkeys((self.models.generator, self.models.peer)):
+        for model in self.models.distinct:
             generate: dict[int, GenerateRequest] = {}
             score: dict[int, ScoreRequest] = {}
             for i, ask in enumerate(asks):
@@ -223,6 +223,8 @@ class Desk:
         return ordered
 
     def _model(self, role: str) -> LanguageModel:
+        if role == VALUE and self.models.value is not None:
+            return self.models.value
         return self.models.peer if role == PEER else self.models.generator
 
     def _note(self, ask: Ask, reply: Reply) -> None:

@@ -30,7 +30,7 @@ from search.settings import SearchSettings
 from search.trajectory import Candidate, Conclusion, SearchResult, Status, Turn, Verification
 from search.tree import Node, Slot, Tree
 from search.turns import TurnMaker
-from search.value import Judge, value_source
+from search.value import Judge, appraised
 from search.world_model import evaluated, imagine
 
 EARLIEST_STOP = 4  # rollouts
@@ -92,7 +92,7 @@ class Search:
         return [Slot(k) for k in legal]
 
     def rollout(self) -> Part[Node]:
-        """Goes from the root to a conclusion and returns its node; the path carries virtual loss meanwhile."""
+        """Goes from the root to a conclusion, values it, returns its node; the path carries virtual loss meanwhile."""
         node = self.tree.root
         node.virtual += 1
         while node.conclusion is None:
@@ -103,6 +103,8 @@ class Search:
                 continue
             node = child
             node.virtual += 1
+        if node.terminal_value is None:
+            node.terminal_value = yield from appraised(self.tree.trajectory(node), self.maker, self.judge)
         return node
 
     def descend(self, node: Node, random: Random) -> Part[Node | None]:
@@ -152,14 +154,13 @@ class Search:
 
     def back_up(self, leaf: Node) -> None:
         """Adds the value of a rollout's conclusion along its path and takes back the virtual loss."""
-        if leaf.terminal_value is None:
-            value = value_source(self.maker.settings.value, self.judge)
-            leaf.terminal_value = value(self.tree.trajectory(leaf), self.maker.settings)
+        value = leaf.terminal_value
+        assert value is not None
         leaf.terminal_visits += 1
         self.tree.rollouts.append(leaf.node_id)
         for node in self.tree.path_to(leaf):
             node.visits += 1
-            node.value_sum += leaf.terminal_value
+            node.value_sum += value
             node.virtual -= 1
 
     def check(self, leaf: Node) -> None:

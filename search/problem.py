@@ -45,10 +45,22 @@ class SearchProblem:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The language models of a search. `peer` may be the generator itself, under other seeds and another prompt."""
+    """The language models of a search.
+
+    Attributes:
+        generator: makes the turns.
+        peer: checks them; may be the generator itself, under other seeds and another prompt.
+        value: judges trajectories where `--value model:SPEC` names one (`search.models.value_head`), else None.
+    """
 
     generator: LanguageModel
     peer: LanguageModel
+    value: LanguageModel | None = None
+
+    @property
+    def distinct(self) -> tuple[LanguageModel, ...]:
+        """The models, each once."""
+        return tuple(dict.fromkeys(m for m in (self.generator, self.peer, self.value) if m is not None))
 
     @property
     def peer_is_generator(self) -> bool:

@@ -17,6 +17,18 @@ _CUES = "|".join(re.escape(cue) for cue in sorted(_ALONE, key=len, reverse=True)
 _CUT = re.compile(f"({_CUES})|(?={re.escape(prompts.RESULT_CUE)})")
 
 
+def turn_pieces(text: str) -> Prompt:
+    """Returns the segments of one turn, cue included, as `prompt_pieces` would within a prompt.
+
+    The cue of an answer is known by its place alone: it ends with the first colon.
+    """
+    parts = [part for part in _CUT.split(text) if part]
+    if len(parts) == 1 and parts[0] not in _ALONE:
+        cue, colon, words = text.partition(":")
+        parts = [part for part in (cue + colon, words) if part]
+    return tuple(Segment(part) for part in parts)
+
+
 def prompt_pieces(text: str) -> Prompt:
     """Returns the segments of a prompt of this version of `search.prompts`.
 

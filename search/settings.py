@@ -61,7 +61,7 @@ class SearchSettings:
         answer_values: most numbers of one measurement in an answer of the chart: the latest.
         answer_chars: most characters of one answer of the chart.
         chart_access: `hindsight` reads the chart in every branch, `prospective` imagines it and opens it on commit.
-        value: name of the value source.
+        value: name of the value source, or `model:SPEC` of a value model.
         selection: name of the final selection rule.
     """
 

@@ -167,7 +167,8 @@ class _Strand(Generic[T]):
     def __init__(self, job: Job[T], models: Models, users: defaultdict[int, set[SharedModel]]) -> None:
         self._job = job
         generator = self._front(models.generator, users)
-        self._models = Models(generator, generator if models.peer_is_generator else self._front(models.peer, users))
+        peer = generator if models.peer_is_generator else self._front(models.peer, users)
+        self._models = Models(generator, peer, None if models.value is None else self._front(models.value, users))
         self._questions: SimpleQueue[_Asked | None] = SimpleQueue()
         self._answers: SimpleQueue[list[Any] | BaseException] = SimpleQueue()
         # a daemon, so that a second Ctrl-C need not wait for it

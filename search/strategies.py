@@ -13,7 +13,7 @@ from search.prospective import prospective
 from search.selection import final_rule
 from search.settings import SearchSettings
 from search.trajectory import SearchResult
-from search.value import Judge, check_value
+from search.value import Judge, check_value, value_model
 
 
 def _rstar(
@@ -87,15 +87,18 @@ def run_search(
     Args:
         strategy: one of `STRATEGIES`.
         problem: the question, with its chart cut at the clock.
-        models: generator and peer.
+        models: generator and peer, and the value model where the settings name one.
         settings: every choice of the search.
         seed: seed of the run; what the search draws derives from it, the case and the step.
         on_rollout: called with the number of rollouts done so far.
         judge: says how right a conclusion is, for value `ground_truth`; made outside, from training cases alone.
 
     Raises:
-        UsageError: unknown strategy, value source or selection rule, or value `ground_truth` without a judge.
+        UsageError: unknown strategy, value source or selection rule, value `ground_truth` without a judge, or a value
+            model that is not among the models.
         ModelError: a model failed.
     """
     check_strategy(strategy, settings)
+    if value_model(settings.value) and models.value is None:
+        raise UsageError(f"value {settings.value} needs its model, and none was given")
     return _BY_NAME[strategy](problem, models, settings_of(strategy, settings), seed, on_rollout, judge)

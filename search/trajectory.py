@@ -180,7 +180,7 @@ class ModelCall:
     """One prompt sent to a model and what came back: a line of the audit trail.
 
     Attributes:
-        role: `generator`, `peer` or `world_model`.
+        role: `generator`, `peer`, `world_model` or `value`.
         purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`, `prior` (the vote without a case), `imagine`,
             `evaluate`.
         text: the prompt, verbatim.

@@ -7,14 +7,21 @@ from collections.abc import Callable
 
 from clinical_data.errors import UsageError
 from search.actions import ActionKind
+from search.answers import softmax
+from search.desk import VALUE, Ask, Part, scores_of
+from search.models.language_model import ScoreRequest, Segment
 from search.settings import SearchSettings
 from search.trajectory import Conclusion, Trajectory, Turn
+from search.turns import TurnMaker
 
 ValueSource = Callable[[Trajectory, SearchSettings], float]
 Judge = Callable[[Conclusion], float]
 """Says how right a conclusion is, in [0, 1]; made outside of the search, which knows no recorded label."""
 
 GROUND_TRUTH = "ground_truth"
+MODEL = "model:"  # before the SPEC of a value model
+ENDINGS = (" well", " badly")
+"""How a trajectory may end. A value model gives ln p of either at the end of its text; it never reads these words."""
 
 
 def self_consistency(trajectory: Trajectory, settings: SearchSettings) -> float:
@@ -90,10 +97,38 @@ VALUE_SOURCES: dict[str, ValueSource] = {"self_consistency": self_consistency, "
 VALUE_NAMES = (*VALUE_SOURCES, GROUND_TRUTH)
 
 
+def value_model(name: str) -> str:
+    """Returns the SPEC of the model that a value source asks; empty where it asks none."""
+    return name.removeprefix(MODEL) if name.startswith(MODEL) else ""
+
+
 def check_value(name: str) -> None:
     """Raises UsageError where there is no value source of that name."""
-    if name not in VALUE_NAMES:
-        raise UsageError(f"no value source named {name}", hint=f"known: {', '.join(VALUE_NAMES)}")
+    if name not in VALUE_NAMES and not value_model(name):
+        known = f"{', '.join(VALUE_NAMES)}, {MODEL}FOLDER (`wardstar train stepwise` makes one)"
+        raise UsageError(f"no value source named {name}", hint=f"known: {known}")
+
+
+def appraised(trajectory: Trajectory, maker: TurnMaker, judge: Judge | None = None) -> Part[float]:
+    """Returns the value of a concluded trajectory, in [0, 1], by the source that the settings name.
+
+    A value model is asked at the end of the trajectory, answer included, and the cost term is taken off; a trajectory
+    without an answer is worth 0, and nothing is asked. Where the model gives no finite number the value is 0.5.
+
+    Args:
+        trajectory: what to value.
+        maker: the maker of its turns.
+        judge: as `value_source`.
+    """
+    settings = maker.settings
+    if not value_model(settings.value):
+        return value_source(settings.value, judge)(trajectory, settings)
+    if trajectory.conclusion.answer_key is None:
+        return 0.0
+    # as text: it learned from text, and may have another tokenizer than whoever sampled the turns
+    prompt = tuple(Segment(s.text) for s in maker.spot(trajectory.turns, VALUE).prompt)
+    (reply,) = yield [Ask(VALUE, VALUE, ScoreRequest(prompt, ENDINGS))]
+    return _after_cost(softmax(scores_of(reply).logprobs)[0], trajectory, settings)
 
 
 def value_source(name: str, judge: Judge | None = None) -> ValueSource:
@@ -103,6 +138,8 @@ def value_source(name: str, judge: Judge | None = None) -> ValueSource:
         UsageError: no such source, or `ground_truth` without a judge.
     """
     check_value(name)
+    if value_model(name):
+        raise UsageError(f"value {name} asks a model: see `appraised`")
     if name != GROUND_TRUTH:
         return VALUE_SOURCES[name]
     if judge is None:

@@ -29,7 +29,7 @@ from evaluation.store.run_store import Run, RunStore
 from search.answers import set_key
 from search.generation_cache import CachedModel, GenerationCache
 from search.models.language_model import LanguageModel
-from search.models.registry import load_model
+from search.models.registry import load_model, load_value_model
 from search.problem import Models
 from search.value import GROUND_TRUTH, Judge
 from workflow.config import PreparedRun, prepare
@@ -179,7 +179,7 @@ class CaseWorker:
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
         result = outcome.result
-        changes = [m.take() for m in distinct(models) if isinstance(m, CachedModel)]
+        changes = [m.take() for m in models.distinct if isinstance(m, CachedModel)]
         self._store.put(
             self._run.run_id,
             record,
@@ -203,7 +203,7 @@ class CaseWorker:
             "hashes": {"pathway": prepared.pathway_sha256, "catalogue": plan.catalogue.sha256},
         }
         if outcome.problem is not None and outcome.result is not None:
-            repeatable = all(getattr(m, "repeatable", True) for m in distinct(models))
+            repeatable = all(getattr(m, "repeatable", True) for m in models.distinct)
             return recording.make_record(
                 **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
             )
@@ -252,8 +252,8 @@ def load_models(prepared: PreparedRun) -> Models:
     """Loads the models of a run; a peer that is not named is the generator itself.
 
     Raises:
-        UsageError: the SPEC names no kind of model.
-        ModelError: the model cannot be loaded.
+        UsageError: a SPEC names no kind of model.
+        ModelError: a model cannot be loaded.
     """
 
     def load(spec: str) -> LanguageModel:
@@ -261,7 +261,12 @@ def load_models(prepared: PreparedRun) -> Models:
 
     generator = load(prepared.generator)
     same = prepared.peer is None or prepared.peer == prepared.generator
-    return Models(generator, generator if same else load(str(prepared.peer)))
+    value = prepared.value_model
+    return Models(
+        generator,
+        generator if same else load(str(prepared.peer)),
+        load_value_model(value, **prepared.models) if value else None,
+    )
 
 
 def with_cache(models: Models, prepared: PreparedRun, cache: GenerationCache | None) -> Models:
@@ -278,18 +283,17 @@ def with_cache(models: Models, prepared: PreparedRun, cache: GenerationCache | N
         return CachedModel(model, cache, in_context=local)
 
     generator = wrap(models.generator, prepared.generator)
-    return Models(generator, generator if models.peer_is_generator else wrap(models.peer, str(prepared.peer)))
-
-
-def distinct(models: Models) -> list[LanguageModel]:
-    """Returns the models, each once."""
-    return list(dict.fromkeys((models.generator, models.peer)))
+    return Models(
+        generator,
+        generator if models.peer_is_generator else wrap(models.peer, str(prepared.peer)),
+        None if models.value is None else wrap(models.value, prepared.value_model),
+    )
 
 
 def work_of(models: Models) -> dict[str, int]:
     """Returns the counters of models, summed, with those of their caches."""
     total: Counter[str] = Counter()
-    for model in distinct(models):
+    for model in models.distinct:
         total.update(asdict(model.work))
         if isinstance(model, CachedModel):
             total.update(cache_hits=model.hits, cache_misses=model.misses)

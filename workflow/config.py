@@ -18,7 +18,7 @@ from search.models.registry import check_options
 from search.prompts import TEMPLATE_HASH
 from search.settings import SearchSettings, preset
 from search.strategies import STRATEGIES, check_strategy, settings_of
-from search.value import GROUND_TRUTH
+from search.value import GROUND_TRUTH, value_model
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
 from workflow.step import StepPlan, plan_step
 
@@ -105,6 +105,11 @@ class PreparedRun:
     batch_across_cases: int = 0
     cases: tuple[str, ...] | None = None
 
+    @property
+    def value_model(self) -> str:
+        """SPEC of the model that values trajectories; empty where none does."""
+        return next((spec for plan in self.plans.values() if (spec := value_model(plan.settings.value))), "")
+
 
 def make_config(options: ReplayOptions) -> dict[str, Any]:
     """Returns the configuration of a new run.
@@ -118,8 +123,13 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     settings = search_settings(options)
     check_search(options, settings)
     loaded = load_pathway(options.pathway)
+    sources = {settings.value}
     for step in loaded.pathway.steps:
-        check_search(options, settings.with_options(**step.search))
+        own = settings.with_options(**step.search)
+        check_search(options, own)
+        sources.add(own.value)
+    if len(asked := sorted(name for name in sources if value_model(name))) > 1:
+        raise UsageError(f"one run asks one value model, not {len(asked)}: {', '.join(asked)}")
     steps = [loaded.pathway.step(name).name for name in options.steps] or [s.name for s in loaded.pathway.steps]
     config: dict[str, Any] = {
         "format": FORMAT,

@@ -176,8 +176,8 @@ def run_step(
         logger.warning("%s %s failed: %s", case.case_id, plan.step.name, reason)
         return StepOutcome(plan, problem, None, reason, True, time.perf_counter() - started)
     finally:
-        models.generator.release()
-        models.peer.release()
+        for model in models.distinct:
+            model.release()
     return StepOutcome(plan, problem, result, seconds=time.perf_counter() - started)
 
 

@@ -103,7 +103,7 @@ def fine_tune(
     device = choose_device(settings.device)
     if device.index:
         raise UsageError(f"--device {settings.device}: training takes the first GPU", hint="set CUDA_VISIBLE_DEVICES")
-    rows = read_set(data, settings.method)
+    rows = read_set(data, settings.method, settings.target)
     found = find_weights(settings.base)
     check_versions({"prompts": TEMPLATE_HASH}, rows.versions, what="this program", file=data / CARD)
     base_versions = versions_of(read_card(Path(settings.base) / CARD))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from clinical_data.errors import UsageError
-from evaluation.supervision.tuning_rows import Method
+from evaluation.supervision.tuning_rows import TARGETS, Method
 
 # (method, full) -> learning rate. LoRA starts from nothing and bears a larger one; DPO moves what is there already.
 LEARNING_RATES = {
@@ -17,7 +17,9 @@ LEARNING_RATES = {
     ("dpo", True): 5e-6,
     ("ttrl", False): 5e-5,
     ("ttrl", True): 5e-6,
+    ("stepwise", False): 5e-4,
 }
+_WORDS = {"labels": ("vote", "peer"), "save_dtype": ("fp32", "bf16"), "target": tuple(TARGETS)}
 CHECK_EVERY = 50  # most steps between two checkpoints, and between two looks at the tuning rows
 
 
@@ -26,7 +28,8 @@ class TuneSettings:
     """Settings of one tuning.
 
     Attributes:
-        method: `sft` (learn the completion), `dpo` (prefer one completion to another), `ttrl` (the vote as reward).
+        method: `sft` (learn the completion), `dpo` (prefer one completion to another), `ttrl` (the vote as reward),
+            `stepwise` (say what a turn is worth).
         base: SPEC of the model to tune.
         full: tune all weights instead of a LoRA adapter.
         rank, alpha, dropout: of the adapter; its scale is alpha / rank.
@@ -44,6 +47,7 @@ class TuneSettings:
         labels: TTRL alone: `vote` (of the group), or `peer` (answers that peer and record of an earlier run's set stand
             by, where there is one).
         save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
+        target: stepwise alone: `value` (share of the rollouts through a turn that ended well) or `label` (some did).
     """
 
     method: Method = "sft"
@@ -67,9 +71,11 @@ class TuneSettings:
     least_share: float = 0.5
     labels: str = "vote"
     save_dtype: str = "fp32"
+    target: str = "value"
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value that cannot be."""
+        self._check_words()
         for name in ("rank", "batch_size", "accumulate", "max_length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
@@ -84,10 +90,14 @@ class TuneSettings:
             raise UsageError("--group must be at least 2")
         if not 0 < self.temperature < math.inf or not 0 < self.least_share <= 1:
             raise UsageError("--temperature must be above 0, --least-share above 0 and at most 1")
-        if self.labels not in ("vote", "peer"):
-            raise UsageError(f"--labels {self.labels} is unknown", hint="known: vote, peer")
-        if self.save_dtype not in ("fp32", "bf16"):
-            raise UsageError(f"--save-dtype {self.save_dtype} is unknown", hint="known: fp32, bf16")
+
+    def _check_words(self) -> None:
+        if (self.method, self.full) not in LEARNING_RATES:
+            raise UsageError(f"--full is not for {self.method}: it tunes an adapter")
+        for name, known in _WORDS.items():
+            if getattr(self, name) not in known:
+                message = f"--{name.replace('_', '-')} {getattr(self, name)} is unknown"
+                raise UsageError(message, hint=f"known: {', '.join(known)}")
 
     @property
     def learning_rate(self) -> float:
@@ -104,8 +114,11 @@ class TuneSettings:
         return max(math.ceil(self.epochs * an_epoch), 1), every
 
     def row(self) -> dict[str, Any]:
-        """Returns the settings as JSON, the learning rate filled in."""
-        return {**asdict(self), "lr": self.learning_rate}
+        """Returns the settings as JSON, the learning rate filled in; `target` only where it says something."""
+        found = {**asdict(self), "lr": self.learning_rate}
+        if self.method != "stepwise":
+            del found["target"]
+        return found
 
 
 class TuneWatcher(Protocol):

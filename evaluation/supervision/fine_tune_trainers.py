@@ -26,7 +26,8 @@ from evaluation.supervision.fine_tune_checkpoints import FOLDER, seal  # noqa: E
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher  # noqa: E402
 
 Ids = tuple[int, ...]
-TokenRow = Mapping[str, Ids]
+TokenRow = Mapping[str, tuple[float, ...]]
+"""Tokens by the part of the row that they spell; of a value model also places and targets."""
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
 
 
@@ -224,15 +225,20 @@ def build_trainer(
         config = trl.DPOConfig(**common, beta=settings.beta)
         make, parts["ref_model"] = DpoTrainer, reference
     trainer = make(args=one_gpu(config), **parts)
-    if tuning and settings.patience:
-        trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=settings.patience))
-    return watched(trainer, watcher)
+    return watched(stopping_early(trainer, settings) if tuning else trainer, watcher)
 
 
 def one_gpu(config: Any) -> Any:
     """Returns a configuration for one process on one GPU: a small model gains nothing from more."""
     config._n_gpu = min(config.n_gpu, 1)
     return config
+
+
+def stopping_early(trainer: Any, settings: TuneSettings) -> Any:
+    """Returns a trainer that ends when the tuning rows get no better, unless patience has no end."""
+    if settings.patience:
+        trainer.add_callback(transformers.EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    return trainer
 
 
 def watched(trainer: Any, watcher: TuneWatcher) -> Any:

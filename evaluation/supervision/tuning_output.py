@@ -14,12 +14,14 @@ from search.models.adapters import CARD
 COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
 VOTED = ("reward", "majority_ratio", "vote_entropy")  # of TTRL, whose loss says little
 COMPLETE = "complete"
+UNITS = {"sft": "nats a token", "stepwise": "nats a turn"}  # of the loss; of others it has none
+USES = {"stepwise": "`--value model:{folder}`"}
 README = """\
 # {title}
 
 Tuned by `wardstar train {method}` on {rows} rows of {data}. For retrospective research, not for care.
 
-Use it as `--generator {folder}` or `--peer {folder}`. {what}
+Use it as {use}. {what}
 
 | | |
 |---|---|
@@ -69,7 +71,8 @@ def draw_loss(history: Sequence[Mapping[str, Any]], path: Path, *, title: str) -
         points = [(row["step"], row[column]) for row in history if row.get(column) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.2, markersize=4)
-    axes.set(xlabel="step", ylabel="loss (nats a token)" if not title.startswith("dpo") else "loss", title=title)
+    unit = UNITS.get(title.split()[0], "")
+    axes.set(xlabel="step", ylabel=f"loss ({unit})" if unit else "loss", title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if axes.has_data():
@@ -81,6 +84,7 @@ def readme(out: Path, card: Mapping[str, Any]) -> str:
     """Returns the card in words."""
     settings, base, figures = card["settings"], card["base"], card["figures"]
     whole = "It is a whole model." if settings["full"] else "It is a LoRA adapter, merged into its base when loaded."
+    use = USES.get(settings["method"], "`--generator {folder}` or `--peer {folder}`")
     rows = {
         "state": card["status"],
         "base": f"`{base['spec']}` ({base['name']}), revision `{base['revision']}`",
@@ -98,7 +102,7 @@ def readme(out: Path, card: Mapping[str, Any]) -> str:
         method=settings["method"],
         rows=card["data"]["rows"],
         data=f"`{data}`",
-        folder=out.name,
+        use=use.format(folder=out.name),
         what=whole,
         table=table,
     )

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinical_data.errors import BadInputError
 
-Method = Literal["sft", "dpo", "ttrl"]
+Method = Literal["sft", "dpo", "ttrl", "stepwise"]
 TRAIN, TUNING, CARD = "train.jsonl", "tuning.jsonl", "card.json"
 Text = Field(min_length=1)
 Ids = tuple[int, ...]
@@ -47,8 +47,23 @@ class _QuestionRow(_Row):
     turn: str = ""
 
 
-FORMS: dict[str, type[_Row]] = {"sft": _SftRow, "dpo": _PreferenceRow, "ttrl": _QuestionRow}
-KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft"}
+class _StepwiseRow(_Row):
+    """A trajectory turn by turn; which of the two targets it must have is the training's choice."""
+
+    completions: list[Annotated[str, Text]] = Field(min_length=1)
+    values: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    labels: list[bool] | None = None
+
+
+FORMS: dict[str, type[_Row]] = {
+    "sft": _SftRow,
+    "dpo": _PreferenceRow,
+    "ttrl": _QuestionRow,
+    "stepwise": _StepwiseRow,
+}
+KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft", "stepwise": "stepwise"}
+TARGETS = {"value": "values", "label": "labels"}
+"""What a value model learns -> the column of a stepwise set that holds it."""
 """Method -> the kind of `wardstar export` that writes its rows."""
 
 
@@ -60,12 +75,16 @@ class TuningRow:
         file, line: where it stands.
         texts: `prompt`, and `completion` or `chosen` and `rejected`.
         ids: the tokens of those texts as the search had them, where the set carries them.
+        turns: turns of a trajectory, each with its cue; only of a stepwise set.
+        targets: what each turn is worth, in [0, 1].
     """
 
     file: Path
     line: int
     texts: Mapping[str, str]
     ids: Mapping[str, Ids] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
+    targets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +108,13 @@ class TuningSet:
     card: Mapping[str, Any]
 
 
-def read_set(folder: Path, method: Method) -> TuningSet:
+def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
     """Reads a training set.
+
+    Args:
+        folder: where it is.
+        method: what its rows are for.
+        target: what a value model learns, of `TARGETS`.
 
     Raises:
         BadInputError: no such folder, no rows, a row without a field, or rows that contradict each other; names file,
@@ -104,10 +128,10 @@ def read_set(folder: Path, method: Method) -> TuningSet:
         hint = f"`wardstar export {KINDS[method]} --out DIR` writes one for {method}"
         raise BadInputError(f"a set of kind {kind}, not {KINDS[method]}", file=folder / CARD, field="kind", hint=hint)
     hashes = _hashes(folder, card)
-    train = tuple(_rows(folder / TRAIN, method))
+    train = tuple(_rows(folder / TRAIN, method, target))
     if not train:
         raise BadInputError("the training set is empty", file=folder / TRAIN)
-    tuning = tuple(_rows(folder / TUNING, method)) if (folder / TUNING).is_file() else ()
+    tuning = tuple(_rows(folder / TUNING, method, target)) if (folder / TUNING).is_file() else ()
     if method == "dpo":
         _check_preferences((*train, *tuning))
     return TuningSet(folder, train, tuning, hashes, versions_of(card), card)
@@ -155,18 +179,18 @@ def _hashes(folder: Path, card: Mapping[str, Any]) -> dict[str, str]:
     return hashes
 
 
-def _rows(path: Path, method: Method) -> Iterator[TuningRow]:
+def _rows(path: Path, method: Method, target: str) -> Iterator[TuningRow]:
     form = FORMS[method]
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _row(line, path, number, form)
+                    yield _row(line, path, number, form, TARGETS[target])
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"cannot be read ({type(error).__name__})", file=path) from error
 
 
-def _row(line: str, path: Path, number: int, form: type[_Row]) -> TuningRow:
+def _row(line: str, path: Path, number: int, form: type[_Row], column: str) -> TuningRow:
     try:
         values = form.model_validate_json(line).model_dump(exclude_none=True)
     except ValidationError as error:
@@ -174,8 +198,18 @@ def _row(line: str, path: Path, number: int, form: type[_Row]) -> TuningRow:
         name = ".".join(str(part) for part in first["loc"]) or None
         raise BadInputError(first["msg"].lower(), file=path, line=number, field=name) from None
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    ids = {name.removesuffix("_ids"): tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return TuningRow(path, number, texts, ids)
+    ids = {name.removesuffix("_ids"): tuple(value) for name, value in values.items() if name.endswith("_ids")}
+    if form is not _StepwiseRow:
+        return TuningRow(path, number, texts, ids)
+    turns, targets = values["completions"], values.get(column)
+    if targets is None:
+        other = next((target for target, name in TARGETS.items() if name != column and name in values), None)
+        hint = f"the rows have {TARGETS[other]}: take --target {other}" if other else ""
+        raise BadInputError("field required", file=path, line=number, field=column, hint=hint)
+    if len(targets) != len(turns):
+        message = f"{len(targets)} {column} for {len(turns)} completions"
+        raise BadInputError(message, file=path, line=number, field=column)
+    return TuningRow(path, number, texts, {}, tuple(turns), tuple(map(float, targets)))
 
 
 def _check_preferences(rows: Sequence[TuningRow]) -> None:

@@ -19,6 +19,7 @@ from search.models.embedded import file_sha256
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+HEAD = "value_head.safetensors"  # beside the adapter of a value model, see `search.models.value_head`
 CARD = "card.json"  # what `wardstar train` notes about a folder; it decides no result
 PREFIX = "base_model.model."
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_data.errors import UsageError
+from clinical_data.errors import ModelError, UsageError
+from search.models.adapters import HEAD, is_adapter
 from search.models.language_model import LanguageModel
 from search.models.toys import RandomModel, ScriptedModel
 
@@ -50,6 +51,8 @@ def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) 
         from search.models.openai_compatible import OpenAIModel  # its client only when it is needed
 
         return OpenAIModel.load(spec, allowed_hosts=allowed_hosts, **served)
+    if (Path(spec) / HEAD).is_file():
+        raise UsageError(f"{spec} values trajectories and writes none", hint=f"use it as --value model:{spec}")
     if spec == "embedded" or (kind == "hf" and rest) or Path(spec).is_dir():
         from search.models.transformers import TransformersModel  # torch only when it is needed
 
@@ -59,3 +62,26 @@ def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) 
         f"no model {spec}",
         hint="embedded, hf:ORG/NAME, a local folder, openai:MODEL@URL, scripted:FILE.json or random:SEED",
     )
+
+
+def load_value_model(spec: str, **options: Any) -> LanguageModel:
+    """Loads the model of `--value model:SPEC`.
+
+    Args:
+        spec: a folder of `wardstar train stepwise`; or `random:SEED` or `scripted:FILE.json`, for tests.
+        options: as of `load_model`.
+
+    Raises:
+        UsageError: an option that cannot be.
+        ModelError: no such folder, one without a head, or weights that cannot be loaded.
+    """
+    if spec.partition(":")[0] in ("random", "scripted"):
+        return load_model(spec)
+    check_options(options)
+    folder = Path(spec)
+    if not is_adapter(folder) or not (folder / HEAD).is_file():
+        hint = "`wardstar train stepwise` makes one"
+        raise ModelError(f"{spec} is no value model: it is no adapter with a {HEAD}", hint=hint)
+    from search.models.value_head import ValueModel  # torch only when it is needed
+
+    return ValueModel.with_head(folder, **{name: v for name, v in options.items() if name in LOCAL_OPTIONS})

@@ -50,7 +50,10 @@ def replay_command(
     ] = "",
     value: Annotated[
         str,
-        typer.Option("--value", help="self_consistency (default), rap, or, with --split train alone, ground_truth."),
+        typer.Option(
+            "--value",
+            help="self_consistency (default), rap, model:FOLDER (see train stepwise); ground_truth with --split train.",
+        ),
     ] = "",
     chart_access: Annotated[
         str,

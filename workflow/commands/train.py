@@ -119,11 +119,42 @@ def ttrl_command(
     tune("ttrl", dict(locals()))
 
 
+@train_app.command("stepwise")
+def stepwise_command(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; `--value model:FOLDER` takes it.")],
+    base: Base = "embedded",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target", help="value: share of the rollouts through a turn that ended well; label: whether some did."
+        ),
+    ] = "value",
+    rank: Rank = 16,
+    alpha: Alpha = 32,
+    dropout: Dropout = 0.0,
+    epochs: Epochs = 3,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate (5e-4).")] = None,
+    batch_size: BatchSize = 8,
+    accumulate: Accumulate = 1,
+    max_length: MaxLength = 2048,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    patience: Patience = 3,
+    save_dtype: SaveDtype = "fp32",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learns what each turn of a trajectory is worth: a value source of the search (process reward model)."""
+    tune("stepwise", dict(locals()))
+
+
 def tune(method: str, options: dict[str, Any]) -> None:
     """Tunes under a progress bar, says how to go on after Ctrl-C, and writes what came of it.
 
     Args:
-        method: `sft`, `dpo` or `ttrl`.
+        method: `sft`, `dpo`, `ttrl` or `stepwise`.
         options: of the command, by their names.
 
     Raises:
@@ -137,13 +168,14 @@ def tune(method: str, options: dict[str, Any]) -> None:
     say("loading the training libraries")
     try:
         from evaluation.supervision.fine_tune import fine_tune
+        from evaluation.supervision.stepwise_trainer import train_stepwise
         from evaluation.supervision.ttrl import train_ttrl
     except ImportError as error:
         hint = "pip install 'wardstar[train]'"
         raise UsageError(f"training needs a library that is not installed: {error.name}", hint=hint) from error
     try:
         with TrainingBar(err_console()) as bar:
-            train = train_ttrl if method == "ttrl" else fine_tune
+            train = {"ttrl": train_ttrl, "stepwise": train_stepwise}.get(method, fine_tune)
             card = train(data, out, settings, resume=resume, watcher=bar)
     except KeyboardInterrupt:
         say("interrupted; checkpoints are kept: the same command with --resume goes on")
