@@ -6,7 +6,7 @@ from conftest import make_problem
 from search.models.language_model import Segment, prompt_text
 from search.models.toys import RandomModel
 from search.problem import Models
-from search.prompt_pieces import prompt_pieces
+from search.prompt_pieces import prompt_pieces, turn_pieces
 from search.settings import SearchSettings
 from search.strategies import run_search
 
@@ -41,6 +41,18 @@ def test_every_prompt_of_a_search_is_cut_as_it_was_made(strategy, answer_list):
     assert model.prompts
     for texts in model.prompts:
         assert tuple(s.text for s in prompt_pieces("".join(texts))) == texts
+
+
+def test_every_turn_of_a_search_is_cut_as_it_was_made():
+    settings = SearchSettings(rollouts=24, stop="never", think=2, ask=2, ask_votes=2, request=2, max_requests=3)
+    result = run_search("rstar", make_problem(), Models(RandomModel(5), RandomModel(6)), settings, seed=1)
+    turns = {turn for candidate in result.candidates for turn in candidate.trajectory.turns}
+    assert {turn.action.kind.value for turn in turns} == {"think", "ask", "reask", "rephrase", "request", "finish"}
+    for turn in turns:
+        texts = tuple(s.text for s in turn.segments)
+        assert tuple(s.text for s in turn_pieces("".join(texts))) == texts
+    assert [s.text for s in turn_pieces("\nDiagnosis: sepsis: severe")] == ["\nDiagnosis:", " sepsis: severe"]
+    assert turn_pieces("so") == (Segment("so"),)
 
 
 def test_a_text_of_another_make_stays_whole():

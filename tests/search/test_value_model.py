@@ -158,10 +158,9 @@ def test_names_of_value_sources():
         run_search("rstar", make_problem(), Models(model, model), SearchSettings(value="model:x"), 0)
 
 
-@pytest.mark.parametrize("first", [0, 500])
-def test_what_must_hold_of_every_tree_and_result_holds(first):
+def test_what_must_hold_of_every_tree_and_result_holds():
     seen = set()
-    for strategy, problem, models, settings, seed in searches(first, 60):
+    for strategy, problem, models, settings, seed in searches(0, 50):
         if strategy == "rap":
             continue
         valued, settings = replace(models, value=RandomModel(seed)), replace(settings, value=FOLDER)

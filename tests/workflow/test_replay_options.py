@@ -84,6 +84,8 @@ def test_toml_says_the_same_as_options(options: ReplayOptions, tmp_path: Path) -
     [
         ({"strategy": "rap", "value": "self_consistency"}, "values by rap, not by self_consistency"),
         ({"value": "oracle"}, "no value source named oracle"),
+        ({"value": "model:"}, "no value source named model:"),
+        ({"strategy": "rap", "value": "model:judge"}, "values by rap, not by model:judge"),
         ({"value": "ground_truth"}, "needs --split train"),
         ({"value": "ground_truth", "split": "held-out"}, "needs --split train"),
         ({"settings": {"value": "ground_truth"}, "split": "tuning"}, "needs --split train"),
@@ -103,6 +105,14 @@ def test_a_step_of_a_pathway_cannot_bring_labels_in(options: ReplayOptions, path
     make_config(replace(options, split="train"))
     with pytest.raises(UsageError, match="a step of this pathway values by ground_truth"):
         make_config(replace(options, split="train", strategy="rap"))
+
+
+def test_steps_of_a_run_share_one_value_model(options: ReplayOptions, pathway_file: Path) -> None:
+    assert prepare(make_config(replace(options, value="model:judge"))).value_model == "judge"
+    pathway_file.write_text(pathway_file.read_text().replace("search: {depth: 3}", "search: {value: 'model:other'}"))
+    assert prepare(make_config(options)).value_model == "other"
+    with pytest.raises(UsageError, match="one run asks one value model, not 2: model:judge, model:other"):
+        make_config(replace(options, value="model:judge"))
 
 
 def test_a_prospective_record_says_what_was_opened_and_what_imagined(

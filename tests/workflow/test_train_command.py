@@ -93,7 +93,7 @@ def test_what_export_writes_is_what_train_reads(run, fill, pathway_file, tmp_pat
     replayed = run("replay", "--db", db, "--pathway", pathway_file, "--run", "r", "--steps", "first", "--rollouts", 4,
                    "--generator", "random:3")  # fmt: skip
     assert replayed[0] == 0, replayed[2]
-    for kind, method in (("sft", "sft"), ("preference", "dpo"), ("sft", "ttrl")):
+    for kind, method in (("sft", "sft"), ("preference", "dpo"), ("sft", "ttrl"), ("stepwise", "stepwise")):
         code, _, err = run("export", kind, "--db", db, "--run", "r", "--out", kind)
         assert code == 0, err
         options = ("--epochs", "0.2", "--dtype", "fp32", "--device", "cpu", "--max-length", "2048")
@@ -104,3 +104,44 @@ def test_what_export_writes_is_what_train_reads(run, fill, pathway_file, tmp_pat
         card = json.loads(out)
         assert card["data"]["rows"] > 0
         assert {"prompts", "pathway two-steps"} <= card["versions"].keys()
+
+
+def test_a_value_model_steers_a_search_and_its_prompts_are_shown(run, fill, pathway_file, tiny, tmp_path):
+    row = {"prompt": "a.\n\nb.", "completions": ["\nThought: good", "\nanswer: bad"], "values": [0.9, 0.2]}
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text(json.dumps(row) + "\n")
+    code, out, err = run("train", "stepwise", "--data", "set", "--out", "judge", "--base", tiny, "--json", *FAST)
+    assert code == 0, err
+    assert json.loads(out)["settings"]["target"] == "value"
+    db = fill(2)
+    options = ("--db", db, "--pathway", pathway_file, "--steps", "first", "--rollouts", 3)
+    valued = (*options, "--generator", "random:3", "--value", "model:judge")
+    for name in ("r", "again"):
+        code, _, err = run("replay", *valued, "--run", name)
+        assert code == 0, err
+        run("records", "--db", db, "--run", name, "--out", f"{name}.jsonl")
+        run("prompts", "--db", db, "--run", name, "--out", f"{name}-prompts.jsonl")
+    first, again = (
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("r", "again")
+    )
+    assert first == again
+    rows = [json.loads(line) for line in (tmp_path / "r-prompts.jsonl").read_text().splitlines()]
+    asked = [row for row in rows if row["role"] == "value"]
+    assert all(row["model"].startswith("tiny+judge@") for row in asked)
+    assert {row["case_id"] for row in asked} == {row["case_id"] for row in rows}
+    assert "\nWorking diagnosis: " in asked[0]["text"]
+    code, out, _ = run("runs", "show", "again", "--db", db)
+    work = json.loads(out)["work"]
+    assert work["cache_hits"] > 0  # nothing was judged twice
+    assert work["cache_misses"] == 0
+    code, _, err = run("replay", *options, "--run", "s", "--generator", "judge")
+    assert (code, "values trajectories and writes none" in err) == (2, True)
+    code, _, err = run("replay", *options, "--run", "t", "--generator", "random:3", "--value", f"model:{tiny}")
+    assert (code, "is no value model" in err) == (4, True)
+    # in batches across cases as well, and asked as often
+    code, _, err = run("replay", *valued, "--run", "u", "--batch-across-cases")
+    assert code == 0, err
+    run("prompts", "--db", db, "--run", "u", "--out", "u.jsonl")
+    together = [json.loads(line) for line in (tmp_path / "u.jsonl").read_text().splitlines()]
+    assert sum(row["role"] == "value" for row in together) == len(asked)
