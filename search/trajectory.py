@@ -182,7 +182,7 @@ class ModelCall:
     Attributes:
         role: `generator`, `peer`, `world_model` or `value`.
         purpose: `think`, `ask`, `answer`, `rephrase`, `request`, `vote`, `prior` (the vote without a case), `imagine`,
-            `evaluate`.
+            `evaluate`, `value`.
         text: the prompt, verbatim.
         prompt_ids: its token ids.
         completions: sampled text, or the choices scored.
