@@ -34,6 +34,15 @@ def hospital_split_of(source: str, hospital_id: str) -> str:
     return _by_hash(f"split-hospital:{source}:{hospital_id}")
 
 
+def half_of(patient_id: str) -> int:
+    """Returns the half of the patients, 0 or 1, that one belongs to; it has nothing to do with the split.
+
+    Two models that are tuned on a half each have no patient in common. The first 8 hex digits of
+    sha256("half:" + patient id), over 16**8: below 0.5 the first half (0), else the second (1).
+    """
+    return int(_share(f"half:{patient_id}") >= 0.5)
+
+
 def check_scheme(scheme: str) -> str:
     """Returns the name of a scheme.
 
@@ -46,7 +55,12 @@ def check_scheme(scheme: str) -> str:
 
 
 def _by_hash(text: str) -> str:
-    share = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
+    share = _share(text)
     if share < 0.7:
         return TRAIN
     return TUNING if share < 0.8 else HELD_OUT
+
+
+def _share(text: str) -> float:
+    """Returns a number in [0, 1) that depends on a text alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8

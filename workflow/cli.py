@@ -17,7 +17,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinical_data.errors import WardstarError
-from workflow.commands import cases, comparing, datasets, exports, imports, machine, pathways, runs, train, trees
+from workflow.commands import (
+    cases,
+    comparing,
+    datasets,
+    evolve,
+    exports,
+    imports,
+    machine,
+    pathways,
+    runs,
+    train,
+    trees,
+)
 from workflow.commands.common import say
 
 app = typer.Typer(
@@ -82,6 +94,7 @@ app.command("export")(exports.export_command)
 app.command("report")(runs.report_command)
 app.command("tree")(trees.tree_command)
 app.add_typer(train.train_app, name="train")
+app.command("evolve")(evolve.evolve_command)
 app.add_typer(machine.models_app, name="models")
 app.command("doctor")(machine.doctor_command)
 

@@ -88,7 +88,7 @@ def replay(
     prepared = prepare(config)
     _check_workers(workers, prepared)
     with _database(url) as engine:
-        case_ids = _case_ids(engine, prepared)
+        case_ids = case_ids_of(engine, prepared)
         store = RunStore(engine)
         fresh = name not in {r.name for r in store.runs()}
         run = store.begin(name, prepared.pathway.name, config, versions())
@@ -124,7 +124,7 @@ def resume(
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
         _check_workers(workers, prepared)
-        case_ids = _case_ids(engine, prepared)
+        case_ids = case_ids_of(engine, prepared)
         job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
 
@@ -145,7 +145,12 @@ def _database(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _case_ids(engine: Engine, prepared: PreparedRun) -> list[str]:
+def case_ids_of(engine: Engine, prepared: PreparedRun) -> list[str]:
+    """Returns the ids of the cases of a run, in order.
+
+    Raises:
+        UsageError: there is none, or a listed one is not among them.
+    """
     reader = CaseReader(engine)
     ids = reader.case_ids(split=prepared.split, scheme=prepared.split_scheme)
     if prepared.cases is not None:

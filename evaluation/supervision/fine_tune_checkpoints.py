@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
             )
         _compare(out, plan, _read_plan(path))
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(_not_of_a_beginning(out))):
         raise UsageError(f"{out} is there already and holds no training to go on with", hint="take another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,13 @@ def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
     except OSError as error:
         raise StorageError(f"{out}: cannot be made ({error.strerror})") from error
     write_json(path, plan)
+
+
+def _not_of_a_beginning(out: Path) -> Iterator[Path]:
+    """Yields what a training that was killed before it had written its plan would not have left."""
+    for path in out.iterdir():
+        if path.name != FOLDER or not path.is_dir() or any(p.name != f"{PLAN}.part" for p in path.iterdir()):
+            yield path
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.ground_truth import GroundTruth
-from clinical_data.splits import PATIENT_SCHEME, SPLITS
+from clinical_data.splits import PATIENT_SCHEME, SPLITS, TRAIN, half_of
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
@@ -76,6 +76,7 @@ class Lessons:
         names: the runs.
         splits: splits that are asked for.
         steps: steps that are asked for; none means all.
+        half: of the patients of the train split only these, 0 or 1 (`clinical_data.splits.half_of`); None: all.
 
     Attributes:
         runs: the runs, by name.
@@ -91,6 +92,7 @@ class Lessons:
     names: Sequence[str]
     splits: Sequence[str]
     steps: Sequence[str] = ()
+    half: int | None = None
     unlabelled: bool = False
     runs: list[Run] = field(default_factory=list)
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
@@ -153,6 +155,8 @@ class Lessons:
             return _OTHER_STEP
         if split not in self.splits:
             return f"case of split {split}" if split else "case without a split"
+        if self.half is not None and split == TRAIN and half_of(record.patient_id) != self.half:
+            return "case of the other half of the patients"
         if record.status in (Status.FAILED, Status.NOT_APPLICABLE):
             return f"step {record.status.replace('_', ' ')}"
         if record.step not in forms or record.source not in forms[record.step].vocabularies:

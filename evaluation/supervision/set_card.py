@@ -130,7 +130,8 @@ def readme(card: Mapping[str, Any]) -> str:
         "Fields and rules: docs/training-sets.md. `card.json` holds the same figures, and all hashes.",
         "`train.jsonl` teaches. "
         + ("`tuning.jsonl` is of other patients: for stopping early, never for teaching. " if len(splits) > 1 else "")
-        + "No case of another split is in it.",
+        + "No case of another split is in it."
+        + _confined(card["options"]),
     ]
     for split, figures in splits.items():
         lines += [f"## {split}.jsonl", _table(figures)]
@@ -156,6 +157,16 @@ def readme(card: Mapping[str, Any]) -> str:
         _list(card["limits"]),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _confined(options: Mapping[str, Any]) -> str:
+    """Returns to which half of the patients and to which model's rows a set is confined, in words."""
+    words = ""
+    if (half := options.get("patients", "all")) != "all":
+        words += f" It is of the {half.replace('-', ' ')} of the patients (by hash) alone."
+    if (role := options.get("role", "all")) != "all":
+        words += f" It holds the rows that teach the {role}."
+    return words
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ puts no hint into the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,10 @@ END = "\n"
 VOTE, BY_PEER, RECORD, REVIEWER = "vote", "peer", "record", "reviewer"
 LABEL_SOURCES = (VOTE, BY_PEER, RECORD, REVIEWER)
 """Who gave an answer or a label: the model's own vote, vote and peer together, the record, a clinician."""
+
+
+ROLES = (GENERATOR, PEER)
+"""The models that a set may be for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,19 @@ def taught(lesson: Lesson) -> tuple[Leaf, bool]:
     if agreeing:
         return max(agreeing, key=_merit), False
     return max(lesson.leaves, key=lambda x: (x.likelihood, x.candidate.value, -x.candidate.node)), True
+
+
+def of_role(rows: Iterable[dict[str, Any]], role: str | None) -> Iterator[dict[str, Any]]:
+    """Yields the rows that teach one model; None: all.
+
+    The generator learns what it writes itself. The peer learns its own completions, and the generator's answers: most
+    case-steps of a weak pair have no completion of the peer (a direct answer cannot be cut; not every strategy asks a
+    peer), and without the answers it would learn next to nothing of what follows from a chart. It is never asked for a
+    thought before a cut, a question or a request, so it is not taught them.
+    """
+    for row in rows:
+        if role is None or row["role"] == role or (role == PEER and row["turn"] == ANSWER):
+            yield row
 
 
 def _merit(leaf: Leaf) -> tuple[Any, ...]:

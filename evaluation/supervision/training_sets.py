@@ -30,7 +30,7 @@ from clinical_data.splits import TRAIN, TUNING
 from evaluation.supervision.lessons import Lesson, Lessons, step_forms
 from evaluation.supervision.preference import preference_rows
 from evaluation.supervision.set_card import CARD, README, carry_vocabularies, make_card, readme
-from evaluation.supervision.sft import RECORD, sft_rows
+from evaluation.supervision.sft import RECORD, ROLES, of_role, sft_rows
 from evaluation.supervision.shaping import (
     KINDS,
     PREFERENCE,
@@ -50,6 +50,8 @@ from evaluation.supervision.shaping import (
 from evaluation.supervision.stepwise import check_label_source, stepwise_rows
 
 MOST_CHARACTERS = 12_000  # about 3,000 tokens of English
+HALVES = {0: "first-half", 1: "second-half"}
+"""Half of the patients -> its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class SetOptions:
         balance: no class with more cases than the class of median size.
         most_characters: characters of prompt and completion that a row may take; 0: any.
         label_source: of stepwise labels: `record`, `peer` or `vote`.
+        half: train.jsonl of one half of the patients alone, 0 or 1 (`clinical_data.splits.half_of`); None: of all.
+            tuning.jsonl is of other patients than either half and stays whole.
+        role: of sft sets the rows for one model: `generator`, or `peer` (see `sft.of_role`); None: all.
     """
 
     splits: tuple[str, ...] = (TRAIN,)
@@ -71,6 +76,8 @@ class SetOptions:
     balance: bool = False
     most_characters: int = MOST_CHARACTERS
     label_source: str = RECORD
+    half: int | None = None
+    role: str | None = None
 
 
 def export_set(
@@ -93,9 +100,8 @@ def export_set(
     options = options or SetOptions()
     _check(kind, options, out)
     splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
-    lessons = Lessons(
-        engine, runs, splits, options.steps, unlabelled=kind == STEPWISE and options.label_source != RECORD
-    )
+    unlabelled = kind == STEPWISE and options.label_source != RECORD
+    lessons = Lessons(engine, runs, splits, options.steps, options.half, unlabelled)
     steps = tuple(step_forms(lessons.runs[0].config))
     made = in_order(_rows(lessons, kind, options), steps)
     files: dict[str, list[Row]] = {}
@@ -127,6 +133,12 @@ def _check(kind: str, options: SetOptions, out: Path) -> None:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
     if kind == STEPWISE and options.answers_only:
         raise UsageError("--answers-only is for sft and preference sets")
+    if options.half not in (None, *HALVES):
+        raise UsageError(f"no half {options.half} of the patients", hint="known: 0 and 1")
+    if options.role not in (None, *ROLES):
+        raise UsageError(f"--role {options.role} is unknown", hint=f"known: {', '.join(ROLES)}")
+    if options.role is not None and kind != SFT:
+        raise UsageError(f"--role is for sft sets; {kind} sets are the generator's")
     if options.balance and kind == STEPWISE and options.label_source != RECORD:
         raise UsageError("--balance goes by the recorded class, which this set does not use")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
@@ -150,7 +162,7 @@ def _rows(lessons: Lessons, kind: str, options: SetOptions) -> Iterator[Row]:
 
 def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
     if kind == SFT:
-        return sft_rows(lesson, answers_only=options.answers_only)
+        return of_role(sft_rows(lesson, answers_only=options.answers_only), options.role)
     if kind == PREFERENCE:
         return preference_rows(lesson, answers_only=options.answers_only)
     return stepwise_rows(lesson, options.label_source)
@@ -175,6 +187,8 @@ def _as_json(options: SetOptions) -> dict[str, Any]:
         "balance": options.balance,
         "most_characters": options.most_characters,
         "label_source": options.label_source,
+        "patients": "all" if options.half is None else HALVES[options.half],
+        "role": options.role or "all",
     }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clinical_data.errors import UsageError
 from workflow.commands.common import DEFAULT_DB, Db, database, say
 
 MOST_CHARACTERS = 12_000
@@ -34,10 +35,19 @@ def export_command(
     label_source: Annotated[
         str, typer.Option("--label-source", help="Of stepwise labels: record (default), peer or vote.")
     ] = "record",
+    patients: Annotated[
+        str, typer.Option("--patients", help="first-half or second-half (by hash) of the train patients; all.")
+    ] = "all",
+    role: Annotated[
+        str, typer.Option("--role", help="Of sft rows those for the generator or the peer; all when left out.")
+    ] = "",
 ) -> None:
     """Makes a training set from stored runs: cases of the train split alone, with a card that says what is in it."""
-    from evaluation.supervision.training_sets import SetOptions, export_set
+    from evaluation.supervision.training_sets import HALVES, SetOptions, export_set
 
+    named = {"all": None, **{name: half for half, name in HALVES.items()}}
+    if patients not in named:
+        raise UsageError(f"--patients {patients} is unknown", hint=f"known: {', '.join(named)}")
     options = SetOptions(
         splits=tuple(split),
         steps=tuple(s.strip() for s in steps.split(",") if s.strip()),
@@ -45,6 +55,8 @@ def export_command(
         balance=balance,
         most_characters=max_characters,
         label_source=label_source,
+        half=named[patients],
+        role=role or None,
     )
     with database(db) as engine:
         card = export_set(engine, kind, run, out, options)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from clinical_data.errors import UsageError
 from workflow.commands.common import AsJson, err_console, say, show_json
 
 train_app = typer.Typer(help="Tunes a model on a training set; the folder it writes is a model.", no_args_is_help=True)
@@ -161,21 +160,15 @@ def tune(method: str, options: dict[str, Any]) -> None:
         UsageError: the libraries for training are not installed.
     """
     from evaluation.supervision.fine_tune_settings import TuneSettings
+    from workflow.training import training_functions
     from workflow.training_progress import TrainingBar
 
     data, out, resume, as_json = (options.pop(name) for name in ("data", "out", "resume", "as_json"))
     settings = TuneSettings(method=method, **options)  # type: ignore[arg-type]
     say("loading the training libraries")
-    try:
-        from evaluation.supervision.fine_tune import fine_tune
-        from evaluation.supervision.stepwise_trainer import train_stepwise
-        from evaluation.supervision.ttrl import train_ttrl
-    except ImportError as error:
-        hint = "pip install 'wardstar[train]'"
-        raise UsageError(f"training needs a library that is not installed: {error.name}", hint=hint) from error
+    train = training_functions()[method]
     try:
         with TrainingBar(err_console()) as bar:
-            train = {"ttrl": train_ttrl, "stepwise": train_stepwise}.get(method, fine_tune)
             card = train(data, out, settings, resume=resume, watcher=bar)
     except KeyboardInterrupt:
         say("interrupted; checkpoints are kept: the same command with --resume goes on")
