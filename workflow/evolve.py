@@ -43,7 +43,7 @@ from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher
 from evaluation.supervision.shaping import SFT
 from evaluation.supervision.training_sets import SetOptions, export_set
 from search.desk import GENERATOR, PEER
-from workflow.config import ReplayOptions, make_config, prepare, read_case_ids
+from workflow.config import ReplayOptions, make_config
 from workflow.evolve_output import write_evolution
 from workflow.evolve_state import EvolveState
 from workflow.runner import Listener, Summary, case_ids_of, replay
@@ -167,13 +167,13 @@ class Evolution:
 
     def go(self) -> dict[str, Any]:
         """Runs all rounds that are not done, and returns what all gave."""
-        for number in range(self._options.rounds + 1):
-            if self._state.result(number, "decision") is None:
-                self._round(number)
-                write_evolution(self.result(), self._options.out)
-        result = self.result()
-        write_evolution(result, self._options.out)  # again, for whoever was killed just before
-        return result
+        new = [n for n in range(self._options.rounds + 1) if self._state.result(n, "decision") is None]
+        for number in new:
+            self._round(number)
+            write_evolution(self.result(), self._options.out)
+        if not new:  # whoever was killed just before may lack them
+            write_evolution(self.result(), self._options.out)
+        return self.result()
 
     def result(self) -> dict[str, Any]:
         """Returns what the rounds gave that are done."""
@@ -288,10 +288,9 @@ class Evolution:
 
 def _config(engine: Engine, options: EvolveOptions) -> dict[str, Any]:
     """Returns everything that decides results, and raises where an option or a case cannot be."""
-    config = make_config(replace(options.replay, split=None, cases=None, limit=None))
-    for name in ("split", "limit"):
-        del config[name]
-    cases = {split: _cases(engine, options, split) for split in (TRAIN, TUNING)}
+    parts = {split: make_config(options.part(split)) for split in (TRAIN, TUNING)}
+    cases = {split: _cases(engine, options, split, config) for split, config in parts.items()}
+    config = {name: value for name, value in parts[TUNING].items() if name not in ("split", "limit", "cases")}
     tune = {k: v for k, v in options.tune.row().items() if k not in ("method", "base", "seed")}
     return {
         "run": options.run,
@@ -305,18 +304,17 @@ def _config(engine: Engine, options: EvolveOptions) -> dict[str, Any]:
     }
 
 
-def _cases(engine: Engine, options: EvolveOptions, split: str) -> list[str]:
+def _cases(engine: Engine, options: EvolveOptions, split: str, config: Mapping[str, Any]) -> list[str]:
     """Returns the cases of a part, and refuses one that is listed and belongs to another split."""
-    part = options.part(split)
-    if part.cases is not None:
-        reader, file = CaseReader(engine), Path(part.cases)
-        here = set(reader.case_ids(split=split, scheme=part.split_scheme))
-        for case_id in read_case_ids(file):
-            if case_id not in here:
-                found = reader.split(case_id, scheme=part.split_scheme)
-                hint = "evolve learns from train cases, decides by tuning cases, and never touches held-out ones"
-                raise UsageError(f"{file}: case {case_id} is of split {found}, not {split}", hint=hint)
-    return case_ids_of(engine, prepare(make_config(part)))
+    scheme, listed = config["split_scheme"], config.get("cases")
+    reader = CaseReader(engine)
+    here = set(reader.case_ids(split=split, scheme=scheme))
+    for case_id in listed or ():
+        if case_id not in here:
+            found = reader.split(case_id, scheme=scheme)
+            hint = "evolve learns from train cases, decides by tuning cases, and never touches held-out ones"
+            raise UsageError(f"{options.part(split).cases}: case {case_id} is of split {found}, not {split}", hint=hint)
+    return case_ids_of(engine, split, scheme, listed, config["limit"])
 
 
 def _fingerprint(ids: Sequence[str]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def replay(
     prepared = prepare(config)
     _check_workers(workers, prepared)
     with _database(url) as engine:
-        case_ids = case_ids_of(engine, prepared)
+        case_ids = _cases_of(engine, prepared)
         store = RunStore(engine)
         fresh = name not in {r.name for r in store.runs()}
         run = store.begin(name, prepared.pathway.name, config, versions())
@@ -124,7 +124,7 @@ def resume(
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
         _check_workers(workers, prepared)
-        case_ids = case_ids_of(engine, prepared)
+        case_ids = _cases_of(engine, prepared)
         job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
 
@@ -145,26 +145,38 @@ def _database(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def case_ids_of(engine: Engine, prepared: PreparedRun) -> list[str]:
+def case_ids_of(
+    engine: Engine, split: str | None, scheme: str, cases: Sequence[str] | None, limit: int | None
+) -> list[str]:
     """Returns the ids of the cases of a run, in order.
+
+    Args:
+        engine: the database.
+        split, scheme: the split, and what it was drawn by; None: all cases.
+        cases: ids to which the run is confined; None: all.
+        limit: at most so many.
 
     Raises:
         UsageError: there is none, or a listed one is not among them.
     """
     reader = CaseReader(engine)
-    ids = reader.case_ids(split=prepared.split, scheme=prepared.split_scheme)
-    if prepared.cases is not None:
-        wanted = set(prepared.cases)
+    ids = reader.case_ids(split=split, scheme=scheme)
+    if cases is not None:
+        wanted = set(cases)
         if missing := sorted(wanted - set(ids)):
-            where = "" if prepared.split is None else f" in split {prepared.split}"
+            where = "" if split is None else f" in split {split}"
             raise UsageError(f"no case {missing[0]}{where} ({len(missing)} of {len(wanted)} listed are missing)")
         ids = [i for i in ids if i in wanted]
-    ids = ids[: prepared.limit]
+    ids = ids[:limit]
     if not ids and reader.count():
-        raise UsageError(f"no case in split {prepared.split} by {prepared.split_scheme}")
+        raise UsageError(f"no case in split {split} by {scheme}")
     if not ids:
         raise UsageError("the database holds no cases", hint="`wardstar import fhir PATH` puts some in")
     return ids
+
+
+def _cases_of(engine: Engine, prepared: PreparedRun) -> list[str]:
+    return case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit)
 
 
 def _go(

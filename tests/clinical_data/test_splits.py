@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from clinical_data.errors import UsageError
-from clinical_data.splits import SCHEMES, SPLITS, check_scheme, hospital_split_of, split_of
+from clinical_data.splits import SCHEMES, SPLITS, check_scheme, half_of, hospital_split_of, split_of
 
 
 def share(text: str) -> float:
@@ -45,3 +45,13 @@ def test_an_unknown_scheme_is_refused():
     with pytest.raises(UsageError, match="ward") as raised:
         check_scheme("ward")
     assert "hospital" in raised.value.hint
+
+
+def test_halves_follow_the_rule_and_not_the_split():
+    found = {split: [] for split in SPLITS}
+    for number in range(3000):
+        half = half_of(f"eicu-{number}")
+        assert half == int(share(f"half:eicu-{number}") >= 0.5)
+        found[split_of("eicu", str(number))].append(half)
+    for halves in found.values():
+        assert 0.44 < sum(halves) / len(halves) < 0.56  # of 300 coins 95 % fall within 0.056

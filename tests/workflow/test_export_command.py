@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from clinical_data.catalogue import load_catalogue
 from clinical_data.demo import bundle_folder
-from clinical_data.splits import split_of
+from clinical_data.splits import half_of, split_of
 from clinical_data.store.case_reader import CaseReader
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
@@ -239,6 +239,22 @@ def test_errors_of_the_command(run: Run, bundled: str, tmp_path: Path) -> None:
     code, _, error = run("export", "sft", "--db", bundled, "--run", "rstar", "--split", "held-out", "--out", "s")
     assert code == 2
     assert "never taught" in error
+    code, _, error = run("export", "sft", "--db", bundled, "--run", "rstar", "--patients", "third", "--out", "s")
+    assert (code, "known: all, first-half, second-half" in error) == (2, True)
+
+
+def test_the_command_exports_halves_and_roles(run: Run, bundled: str, tmp_path: Path) -> None:
+    assert {half_of(f"fhir-ward-p{number}") for number in TAKEN} == {0}
+    export = ("export", "sft", "--db", bundled, "--run", "rstar", "--role", "peer", "--patients")
+    code, _, error = run(*export, "first-half", "--out", "first")
+    assert code == 0, error
+    rows = rows_of(tmp_path / "first")
+    assert {r["patient_id"] for r in rows} == {f"fhir-ward-p{number}" for number in TAKEN}
+    assert {r["role"] for r in rows} == {"peer", "generator"}
+    assert {r["turn"] for r in rows if r["role"] == "generator"} == {"answer"}
+    code, _, error = run(*export, "second-half", "--out", "second")
+    assert code == 3
+    assert "case of the other half of the patients" in error
 
 
 LOAD = """
