@@ -17,6 +17,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 _CHUNK = 4_000_000  # numbers held at once: 32 MB
 _ONE_PATIENT = "one patient gives no interval"
+_MOST_UNDEFINED = (1 - LEVEL) / 2  # share of resamples without a value: beyond it a limit could lie among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def clustered_ratio(
     """Returns sum(numerators) / sum(denominators) with a percentile bootstrap interval that resamples clusters.
 
     2,000 resamples draw as many clusters as there are, with replacement; a cluster brings all its items. Resamples
-    whose denominators sum to 0 are left out. A share that is 0 or 1 in every cluster has an interval without width.
+    whose denominators sum to 0 have no value; more than 2.5 % of them, and there is no interval.
 
     Args:
         numerators, denominators: one pair per case-step; denominators of 1 give a mean.
@@ -84,8 +85,9 @@ def clustered_ratio(
     ratios = []
     for drawn in _draws(count, seed):
         below = bottoms[drawn].sum(axis=1)
-        ratios.append(tops[drawn].sum(axis=1)[below > 0] / below[below > 0])
-    return Metric(value, *_limits(np.concatenate(ratios)), n, seed=seed)
+        above = tops[drawn].sum(axis=1)
+        ratios.append(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+    return _with_limits(value, np.concatenate(ratios), n, seed)
 
 
 def mean_metric(values: Sequence[float], clusters: Sequence[str], seed: int) -> Metric:
@@ -105,7 +107,8 @@ def weighted_metric(
 
     Args:
         statistic: takes weights of shape (resamples, case-steps), how often each case-step was drawn, and returns one
-            value per resample; NaN where a resample has none, which leaves it out.
+            value per resample; NaN where a resample has none. Where more than 2.5 % have none there is no interval: a
+            limit could lie among those, and an interval over the rest alone is too narrow.
         clusters: patient of each case-step, in the order of the weights.
         seed: of the resamples.
         missing: why there is no value, where the statistic of all case-steps is NaN.
@@ -124,11 +127,7 @@ def weighted_metric(
         times = np.zeros((len(drawn), count))
         np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1.0)
         found.append(statistic(times[:, index]))
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    if len(values) < RESAMPLES / 2:
-        return Metric(value, None, None, n, "most resamples have no value")
-    return Metric(value, *_limits(values), n, seed=seed)
+    return _with_limits(value, np.concatenate(found), n, seed)
 
 
 def _cluster_index(clusters: Sequence[str]) -> tuple[NDArray[np.intp], int]:
@@ -144,6 +143,11 @@ def _draws(clusters: int, seed: int, width: int = 0) -> Iterator[NDArray[np.int6
         yield rng.integers(clusters, size=(min(rows, RESAMPLES - start), clusters))
 
 
-def _limits(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _with_limits(value: float, resampled: Floats, n: int, seed: int) -> Metric:
+    """Returns the figure with the percentile limits of its resamples, of which a few may be NaN."""
+    defined = resampled[np.isfinite(resampled)]
+    undefined = 1 - len(defined) / len(resampled)
+    if undefined > _MOST_UNDEFINED:
+        return Metric(value, None, None, n, f"no interval: {undefined:.1%} of the resamples have no value")
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(value, float(low), float(high), n, seed=seed)

@@ -46,10 +46,18 @@ def test_clusters_of_unequal_size_bring_all_their_items():
     assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
 
 
-def test_resamples_without_denominator_are_left_out():
-    # a: 5 over 1, b: 7 over 0. bb divides by nothing; aa gives 5, ab and ba 12.
+def test_many_resamples_without_denominator_leave_no_interval():
+    # a: 5 over 1, b: 7 over 0. bb, a quarter of the resamples, divides by nothing.
     found = clustered_ratio([5.0, 7.0], [1.0, 0.0], ["a", "b"], 0)
-    assert (found.value, found.low, found.high, found.n) == (12.0, 5.0, 12.0, 2)
+    assert (found.value, found.low, found.high, found.n, found.seed) == (12.0, None, None, 2, None)
+    share = float(found.reason.removeprefix("no interval: ").partition("%")[0])
+    assert share == pytest.approx(25, abs=3)
+
+
+def test_a_few_resamples_without_denominator_are_left_out():
+    # Three patients ask, one never: one resample in 4^4 = 256 holds that one alone and divides by nothing.
+    found = clustered_ratio([1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0], ["a", "b", "c", "d"], 0)
+    assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), 0.0, 1.0)
 
 
 def test_the_seed_decides_the_interval():

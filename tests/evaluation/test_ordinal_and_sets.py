@@ -35,6 +35,16 @@ def test_kappa_by_hand():
     assert (one_level.value, bool(one_level.reason)) == (None, True)
 
 
+def test_kappa_has_no_interval_where_many_resamples_have_no_kappa():
+    # A resample of (2, 2) alone has no kappa: (19/20)^20 = 36 % and (5/6)^6 = 33 % of them.
+    for others, last, value, share in ((19, (3, 4), 0.79, 36), (5, (3, 3), 1.0, 33)):
+        steps = [*(triaged(i, 2, 2) for i in range(others)), triaged(others, *last)]
+        found = quadratic_weighted_kappa(steps, 0)
+        assert found.value == pytest.approx(value, abs=0.005)
+        assert (found.low, found.high, found.seed) == (None, None, None)
+        assert float(found.reason.removeprefix("no interval: ").partition("%")[0]) == pytest.approx(share, abs=4)
+
+
 def test_under_and_over_triage():
     assert [under_triage(triaged(1, a, 2)) for a in (1, 2, 3, None)] == [0.0, 0.0, 1.0, 1.0]
     assert [over_triage(triaged(1, a, 2)) for a in (1, 2, 3, None)] == [1.0, 0.0, 0.0, 0.0]
