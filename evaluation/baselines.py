@@ -131,7 +131,7 @@ def majority_metric(train: Sequence[TrainLabel], scored: Sequence[ScoredStep], l
     if not any(level in label.classes for label in train):
         return Metric(None, None, None, 0, "no label of the train split in this database")
     marks = majority_marks(train, scored, level)
-    return mean_metric([float(m) for m in marks.values()], [scored[i].patient_id for i in marks], seed)
+    return mean_metric([float(m) for m in marks.values()], [scored[i].patient_id for i in marks], seed, share=True)
 
 
 def find_companion(store: RunStore, run: Run, name: str | None) -> tuple[Run | None, str]:

@@ -37,9 +37,11 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
     Returns:
         `{"a": NAME, "b": NAME, "differs": {OPTION: [of a, of b]}, "notes": [TEXT], "steps": {STEP: {"n": shared
         case-steps, "labelled": those with a label, "metrics": {NAME: M}}}}` where M is `{"a", "b", "difference",
-        "low", "high", "n", "seed"}`: the means of both runs over the n case-steps that have a value in both, and a - b
-        with its interval. Of figures that are 0 or 1 per case-step also `"only_a"` and `"only_b"`, in how many
-        case-steps one of the two alone has 1, and `"mcnemar_p"` (see `mcnemar_p`).
+        "low", "high", "n", "seed", "discordant"}`: the means of both runs over the n case-steps that have a value in
+        both, a - b with its interval, and the patients that differ; `"reason"` "few discordant ..." where they are
+        fewer than ten, so that the interval is not to be trusted. Of figures that are 0 or 1 per case-step also
+        `"only_a"` and `"only_b"`, in how many case-steps one of the two alone has 1, and `"mcnemar_p"` (see
+        `mcnemar_p`).
 
     Raises:
         UsageError: no such run, the same run twice, nothing shared, records valued by recorded labels outside of the
@@ -79,8 +81,10 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
 def mcnemar_p(only_one: int, only_other: int) -> float:
     """Returns the two-sided exact p of McNemar's test: of n discordant pairs, each side had an even chance.
 
-    For orientation: it takes case-steps as independent, which those of one patient are not; the interval of the
-    difference does not. 1 where no pair is discordant.
+    It is what to read where few patients are discordant: the bootstrap interval of the difference is too narrow there.
+    It takes case-steps as independent, which those of one patient are not: with several steps of a patient that differ
+    it is too small, and where many patients are discordant the interval, which is clustered, is what to read. 1 where
+    no pair is discordant.
 
     Source: McNemar 1947, Psychometrika 12:153-157; exact binomial form: scipy.stats.binomtest.
     """
@@ -103,6 +107,7 @@ def comparison_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
             if "mcnemar_p" in metric:
                 row |= {"only first": str(metric["only_a"]), "only second": str(metric["only_b"])}
                 row["McNemar p"] = f"{metric['mcnemar_p']:.3f}"
+            row["remark"] = "few discordant" if metric.get("reason", "").startswith("few discordant") else ""
             rows.append(row)
     return rows
 

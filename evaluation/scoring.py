@@ -84,10 +84,12 @@ def score_run(
 
     Returns:
         `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M}}}}`
-        where M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval and `"reason"` where value or interval
-        is None. Metrics: see `evaluation.metrics.summarise`, and `gain_over_BASELINE`, the paired difference of the
-        first answer at the level of the answer key (of sets, of the F1 there). Baselines (`evaluation.baselines`), by
-        that same figure; each with `"levels"`, all its figures by name, and those that learn with `"n_train"`.
+        where M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval (or `"interval": "exact"` of a share
+        of 0 or 1) and `"reason"` where value or interval is None. Metrics: see `evaluation.metrics.summarise`, and
+        `gain_over_BASELINE`, the paired difference of the first answer at the level of the answer key (of sets, of the
+        F1 there), with `"discordant"`, patients that differ, and a `"reason"` that begins "few discordant" where they
+        are fewer than ten. Baselines (`evaluation.baselines`), by that same figure; each with `"levels"`, all its
+        figures by name, and those that learn with `"n_train"`.
 
     Raises:
         UsageError: no such run, a baseline run that is none, a vocabulary that no longer exists, or records that were

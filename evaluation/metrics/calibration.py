@@ -195,7 +195,7 @@ def abstentions(labelled: Sequence[ScoredStep], seed: int) -> dict[str, Metric]:
 
     held = [s for s in judged if s.status == Status.ABSTAIN and s.parseable]
     return {
-        "coverage": mean_of(judged, lambda s: float(gave(s)), seed),
-        "accuracy_when_answered": mean_of([s for s in judged if gave(s)], lambda s: s.right, seed),
-        "accuracy_of_abstained": mean_of(held, lambda s: s.right, seed),
+        "coverage": mean_of(judged, lambda s: float(gave(s)), seed, share=True),
+        "accuracy_when_answered": mean_of([s for s in judged if gave(s)], lambda s: s.right, seed, share=True),
+        "accuracy_of_abstained": mean_of(held, lambda s: s.right, seed, share=True),
     }

@@ -1,4 +1,4 @@
-"""Figures with their intervals: percentile bootstrap over patients.
+"""Figures with their intervals: percentile bootstrap over patients; of a share of 0 or 1 the exact bound.
 
 Every metric of this package is made here, so that one seed resamples all metrics of the same case-steps alike.
 """
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
+EXACT = "exact"
+FEW_DISCORDANT = 10  # patients; with fewer the bootstrap of a difference has too few values to draw from
 _CHUNK = 4_000_000  # numbers held at once: 32 MB
 _ONE_PATIENT = "one patient gives no interval"
 _MOST_UNDEFINED = (1 - LEVEL) / 2  # share of resamples without a value: beyond it a limit could lie among them
@@ -28,7 +30,7 @@ class Metric:
         value: the figure; None when it cannot be computed.
         low, high: limits of its 95 % interval; None when there is none.
         n: case-steps that it rests on.
-        reason: why value or interval is None.
+        reason: why value or interval is None, or why the interval of a difference is not to be trusted.
         seed: of the resamples; None where there is no interval.
         detail: what a report needs besides, by name (bins of a calibration plot, points of a curve).
     """
@@ -42,7 +44,7 @@ class Metric:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns `{"value", "low", "high", "n"}`, `"seed"` of an interval, `"reason"` if something is missing."""
+        """Returns `{"value", "low", "high", "n"}`, `"seed"` of a bootstrap interval, `"reason"` if there is one."""
         row: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
         if self.seed is not None:
             row["seed"] = self.seed
@@ -90,14 +92,42 @@ def clustered_ratio(
     return _with_limits(value, np.concatenate(ratios), n, seed)
 
 
-def mean_metric(values: Sequence[float], clusters: Sequence[str], seed: int) -> Metric:
-    """Returns the mean with its interval; see `clustered_ratio`."""
+def mean_metric(values: Sequence[float], clusters: Sequence[str], seed: int, *, share: bool = False) -> Metric:
+    """Returns the mean with its interval; see `clustered_ratio`.
+
+    Args:
+        values: one per case-step.
+        clusters: patient of each case-step.
+        seed: of the resamples.
+        share: the values are 0 or 1. Where all are equal every resample is, and the bootstrap would give an interval
+            without width: the interval then ends at the exact (Clopper-Pearson) limit, with the number of patients for
+            n, and has `"interval": "exact"` and no seed.
+
+    Source: Clopper and Pearson 1934, Biometrika 26:404-413. Without an event the upper limit is 1 - 0.025^(1/n).
+    """
+    count = len(set(clusters))
+    if share and count > 1 and (set(values) == {0.0} or set(values) == {1.0}):
+        value = float(values[0])
+        far = float(1 - ((1 - LEVEL) / 2) ** (1 / count))
+        low, high = (0.0, far) if value == 0 else (1 - far, 1.0)
+        return Metric(value, low, high, len(values), detail={"interval": EXACT})
     return clustered_ratio(values, [1.0] * len(values), clusters, seed)
 
 
 def difference(one: Sequence[float], other: Sequence[float], clusters: Sequence[str], seed: int) -> Metric:
-    """Returns the mean paired difference `one - other` with its interval; see `clustered_ratio`."""
-    return mean_metric([a - b for a, b in zip(one, other, strict=True)], clusters, seed)
+    """Returns the mean paired difference `one - other` with its interval; see `clustered_ratio`.
+
+    `"discordant"` counts the patients with a pair that differs. With fewer than ten the interval is too narrow
+    (where four differ, all one way, it excludes 0, and the exact p is 0.125): `reason` begins "few discordant".
+    """
+    gaps = [a - b for a, b in zip(one, other, strict=True)]
+    metric = mean_metric(gaps, clusters, seed)
+    if metric.value is None:
+        return metric
+    discordant = len({c for gap, c in zip(gaps, clusters, strict=True) if gap})
+    if discordant < FEW_DISCORDANT and metric.low is not None:
+        metric = replace(metric, reason=f"few discordant: {discordant} patients differ")
+    return metric.with_detail(discordant=discordant)
 
 
 def weighted_metric(

@@ -100,7 +100,7 @@ class ScoredStep:
         return self.case_id, self.step, self.occurrence
 
 
-def mean_of(steps: Sequence[ScoredStep], value: Value, seed: int) -> Metric:
-    """Returns the mean over the steps that have a value, with its interval."""
+def mean_of(steps: Sequence[ScoredStep], value: Value, seed: int, *, share: bool = False) -> Metric:
+    """Returns the mean over the steps that have a value, with its interval; `share`: see `mean_metric`."""
     pairs = [(v, s.patient_id) for s in steps if (v := value(s)) is not None]
-    return mean_metric([v for v, _ in pairs], [p for _, p in pairs], seed)
+    return mean_metric([v for v, _ in pairs], [p for _, p in pairs], seed, share=share)

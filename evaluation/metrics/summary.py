@@ -16,6 +16,22 @@ from evaluation.metrics.scored_step import ScoredStep, Value, mean_of
 from search.trajectory import Status
 
 SET_MEASURES = ("precision", "recall", "f1")
+_STATUSES = (Status.VERIFIED, Status.UNVERIFIED, Status.ABSTAIN, Status.FAILED)
+_SHARES = frozenset(
+    {
+        "top_3",
+        "top_5",
+        "truth_outside_vocabulary",
+        "confident_misses",
+        "verified_misses",
+        "must_not_miss_confident_misses",
+        "under_triage",
+        "over_triage",
+        "unparseable",
+        *(status.value for status in _STATUSES),
+    }
+)
+"""Means of 0 and 1, besides `accuracy_LEVEL`."""
 
 
 def label_means(labelled: Sequence[ScoredStep], key_level: str) -> dict[str, Value]:
@@ -61,8 +77,7 @@ def _set_means(labelled: Sequence[ScoredStep], key_level: str) -> dict[str, Valu
 
 def search_means() -> dict[str, Value]:
     """Returns the means over applicable case-steps, by name."""
-    statuses = (Status.VERIFIED, Status.UNVERIFIED, Status.ABSTAIN, Status.FAILED)
-    found: dict[str, Value] = {status.value: _is(status) for status in statuses}
+    found: dict[str, Value] = {status.value: _is(status) for status in _STATUSES}
     found["unparseable"] = lambda s: float(not s.parseable and s.status != Status.FAILED)
     found["peer_agreement"] = lambda s: s.peer_agreement
     found["majority_ratio"] = lambda s: s.majority
@@ -96,13 +111,13 @@ def summarise(steps: Sequence[ScoredStep], key_level: str, seed: int) -> dict[st
     """
     labelled = [s for s in steps if s.labelled]
     asked = [s for s in steps if s.status != Status.NOT_APPLICABLE]
-    share = {Status.NOT_APPLICABLE.value: mean_of(steps, _is(Status.NOT_APPLICABLE), seed)}
+    share = {Status.NOT_APPLICABLE.value: mean_of(steps, _is(Status.NOT_APPLICABLE), seed, share=True)}
     return {**against_labels(labelled, key_level, seed), **_of_search(asked, seed), **share}
 
 
 def against_labels(labelled: Sequence[ScoredStep], key_level: str, seed: int) -> dict[str, Metric]:
     """Returns the metrics that compare answers with labels: those that any baseline has too."""
-    found = {name: mean_of(labelled, value, seed) for name, value in label_means(labelled, key_level).items()}
+    found = _means(labelled, label_means(labelled, key_level), seed)
     found["expected_calibration_error"] = calibration.expected_calibration_error(labelled, seed)
     found.update(calibration.risk_coverage(labelled, seed))
     found.update(calibration.abstentions(labelled, seed))
@@ -134,14 +149,21 @@ def log_score_changes(labelled: Sequence[ScoredStep]) -> list[tuple[float, str]]
 
 def accuracy(labelled: Sequence[ScoredStep], level: str, seed: int) -> Metric:
     """Returns the share of first answers that equal the label at a level, over labels that have a class there."""
-    return mean_of(labelled, _match(level), seed)
+    return mean_of(labelled, _match(level), seed, share=True)
+
+
+def _means(steps: Sequence[ScoredStep], values: Mapping[str, Value], seed: int) -> dict[str, Metric]:
+    return {
+        name: mean_of(steps, value, seed, share=name in _SHARES or name.startswith("accuracy_"))
+        for name, value in values.items()
+    }
 
 
 def _of_search(asked: Sequence[ScoredStep], seed: int) -> dict[str, Metric]:
     def ratio(top: Callable[[ScoredStep], float], bottom: Callable[[ScoredStep], float]) -> Metric:
         return clustered_ratio([top(s) for s in asked], [bottom(s) for s in asked], [s.patient_id for s in asked], seed)
 
-    found = {name: mean_of(asked, value, seed) for name, value in search_means().items()}
+    found = _means(asked, search_means(), seed)
     found["unparseable_draws"] = ratio(lambda s: s.unparseable_draws, lambda s: s.draws)
     found["unanswerable_requests"] = ratio(lambda s: s.unanswered, lambda s: s.requests)
     for state in AnswerState:

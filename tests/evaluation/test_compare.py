@@ -60,6 +60,7 @@ def test_paired_by_hand(engine):
     assert found["mcnemar_p"] == pytest.approx(1.0)
     # Per patient: +1 of 2, +1 of 2, -1 of 1; resamples run from -1 (the last alone) to 1/2.
     assert (found["low"], found["high"]) == (-1.0, 0.5)
+    assert (found["discordant"], found["reason"]) == (3, "few discordant: 3 patients differ")
     assert (step["metrics"]["seconds"]["difference"], step["metrics"]["seconds"]["n"]) == (0.0, 6)
     assert "only_a" not in step["metrics"]["brier"]
     json.dumps(result, allow_nan=False)
@@ -129,4 +130,5 @@ def test_the_table(engine):
     assert row["difference"] == "0.20 (-1.00 to 0.50)"
     assert (row["only first"], row["only second"], row["McNemar p"]) == ("2", "1", "1.000")
     assert rows["seconds"]["difference"] == "0.00 (0.00 to 0.00)"
+    assert row["remark"] == "few discordant"
     assert "McNemar p" not in rows["brier"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from evaluation.metrics import ScoredStep, brier_score, clustered_ratio, difference, mean_metric, summarise
 
@@ -107,6 +108,42 @@ def test_paired_difference_by_hand():
     assert found.value == pytest.approx(0.0)
     assert (found.low, found.high) == (-1.0, 1.0)
     assert difference([1.0, 0.0], [1.0, 0.0], ["a", "b"], 0).high == 0.0
+
+
+def test_a_share_of_0_or_1_has_the_exact_bound_over_patients():
+    # 60 case-steps of 30 patients: Clopper-Pearson of 0 of 30.
+    clusters = [str(i // 2) for i in range(60)]
+    theirs = binomtest(0, 30).proportion_ci(0.95, "exact")
+    none, every = (mean_metric([v] * 60, clusters, 0, share=True) for v in (0.0, 1.0))
+    assert (none.value, none.low, none.high, none.n) == (0.0, 0.0, pytest.approx(theirs.high), 60)
+    assert (every.value, every.low, every.high) == (1.0, pytest.approx(1 - theirs.high), 1.0)
+    assert none.to_json()["interval"] == "exact"
+    assert "seed" not in none.to_json()
+    assert "interval" not in mean_metric([0.0] * 59 + [1.0], clusters, 0, share=True).to_json()
+    assert mean_metric([0.0] * 60, clusters, 0).high == 0.0  # dollars, say: no share
+    assert mean_metric([0.0] * 2, ["p", "p"], 0, share=True).high is None
+
+
+def test_every_mean_of_0_and_1_and_no_other_has_the_exact_bound():
+    steps = [step(i, f"p{i}", 0, brier=0.0, confidence=0.1, right=0, requests=1) for i in range(6)]
+    exact = {name for name, m in summarise(steps, "category", 0).items() if m.detail.get("interval") == "exact"}
+    assert exact == {
+        "accuracy_category", "top_3", "top_5", "truth_outside_vocabulary", "confident_misses", "verified_misses",
+        "coverage", "accuracy_when_answered", "verified", "unverified", "abstain", "failed", "unparseable",
+        "not_applicable",
+    }  # fmt: skip
+
+
+def test_few_discordant_patients_are_said():
+    # Five of 100 patients differ, all one way: the exact p is 0.06, and yet the interval excludes 0.
+    ours, clusters = [1.0] * 5 + [0.0] * 95, [str(i) for i in range(100)]
+    found = difference(ours, [0.0] * 100, clusters, 0)
+    assert found.low > 0
+    assert binomtest(0, 5).pvalue > 0.05
+    assert (found.reason, found.detail["discordant"]) == ("few discordant: 5 patients differ", 5)
+    # Patients count, not case-steps: 20 that differ, of 9 patients.
+    assert difference([1.0] * 20, [0.0] * 20, [str(i % 9) for i in range(20)], 0).detail["discordant"] == 9
+    assert difference([1.0] * 10, [0.0] * 10, clusters[:10], 0).reason == ""
 
 
 def test_brier_by_hand():
