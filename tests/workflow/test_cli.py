@@ -339,3 +339,9 @@ def test_two_runs_are_compared(run: Run, replayed: str, pathway_file: Path) -> N
     assert "differs: strategy" in err
     code, _, err = run("compare", "--db", replayed, "one", "one")
     assert (code, "itself" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("score", "--run", "one"), ("compare", "one", "two")])
+def test_a_seed_below_0_is_refused_in_words(run: Run, command: tuple[str, ...]) -> None:
+    code, _, error = run(*command, "--seed", "-1")
+    assert (code, "--seed" in error, "Traceback" in error) == (2, True, False)

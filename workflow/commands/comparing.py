@@ -8,7 +8,7 @@ import typer
 
 from workflow.commands.common import DEFAULT_DB, AsJson, Db, RunName, database, say, show_json, show_rows
 
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap intervals.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")]
 
 
 def score_command(
