@@ -98,16 +98,18 @@ class _Ordered:
     def __init__(self, labelled: Sequence[ScoredStep]) -> None:
         confidence = np.array([0.0 if s.confidence is None else round(s.confidence, 9) for s in labelled])
         wrong = np.array([1.0 - (s.right or 0) for s in labelled])
-        levels, group = np.unique(-confidence, return_inverse=True)
-        member = np.zeros((len(labelled), len(levels)))
-        member[np.arange(len(labelled)), group] = 1.0
-        self._member, self._wrong = member, member * wrong[:, None]
+        self._order = np.argsort(-confidence, kind="stable")
+        self._first = np.unique(-confidence[self._order], return_index=True)[1]  # of each group, in that order
+        self._wrong = wrong[self._order]
         most = 64 * len(labelled)  # a resample can hold a large cluster many times
         self._harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
 
     def groups(self, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Returns sizes and mistakes of the groups, and both summed over those before; each (resamples, groups)."""
-        sizes, mistakes = weights @ self._member, weights @ self._wrong
+        ordered = weights[:, self._order]
+        sizes = np.add.reduceat(ordered, self._first, axis=1)
+        ordered *= self._wrong
+        mistakes = np.add.reduceat(ordered, self._first, axis=1)
         return sizes, mistakes, np.cumsum(sizes, axis=1) - sizes, np.cumsum(mistakes, axis=1) - mistakes
 
     def area(self, weights: Floats) -> Floats:

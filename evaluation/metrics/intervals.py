@@ -18,6 +18,7 @@ LEVEL = 0.95
 EXACT = "exact"
 FEW_DISCORDANT = 10  # patients; with fewer the bootstrap of a difference has too few values to draw from
 _CHUNK = 4_000_000  # numbers held at once: 32 MB
+_COPIES = 16  # room for what a statistic makes of its weights
 _ONE_PATIENT = "one patient gives no interval"
 _MOST_UNDEFINED = (1 - LEVEL) / 2  # share of resamples without a value: beyond it a limit could lie among them
 
@@ -153,10 +154,10 @@ def weighted_metric(
     if count < 2:
         return Metric(value, None, None, n, _ONE_PATIENT)
     found = []
-    for drawn in _draws(count, seed, width=max(n, count)):
-        times = np.zeros((len(drawn), count))
-        np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1.0)
-        found.append(statistic(times[:, index]))
+    for drawn in _draws(count, seed, width=_COPIES * max(n, count)):
+        row = np.arange(len(drawn))[:, None] * count
+        times = np.bincount((drawn + row).ravel(), minlength=len(drawn) * count).reshape(len(drawn), count)
+        found.append(statistic(times[:, index].astype(float)))
     return _with_limits(value, np.concatenate(found), n, seed)
 
 

@@ -1,6 +1,7 @@
 """Calibration and coverage against values worked by hand, numpy and scikit-learn."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_equal_probabilities_enter_together_in_any_order():
         found = risk_coverage(steps_of(order), 0)
         assert found["area_under_risk_coverage"].value == pytest.approx((0 + 1 / 6 + 2 / 9 + 1 / 4) / 4)
         assert found["accuracy_at_coverage_50"].value == pytest.approx(1 - 1 / 6)
+
+
+def test_memory_of_the_curve_grows_with_the_case_steps_not_with_their_square():
+    # 2,000 different probabilities: a table of case-steps by probabilities would take 32 MB, twice, and its products.
+    rng = np.random.default_rng(0)
+    steps = [step(i, float(c), int(c > 0.5), f"p{i}") for i, c in enumerate(rng.random(2_000))]
+    tracemalloc.start()
+    try:
+        risk_coverage(steps, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6
 
 
 def test_area_agrees_with_a_plain_loop_in_every_resample():
