@@ -20,24 +20,41 @@ from evaluation.visible_text import VisibleText, visible_texts
 from search.trajectory import Status
 
 _NOTHING: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0}
-_TABLE = (
-    "accuracy_",
-    "set_f1_",
-    "top_",
+# What the table shows, in this order. Per level: those that may be headlined first, ICD block, category and code after.
+_LEVELS = (
+    matching.CCSR,
+    matching.CHAPTER,
+    matching.GROUP,
+    matching.TERM,
+    matching.BLOCK,
+    matching.CATEGORY,
+    matching.CODE,
+)
+_FIGURES = (
+    "top_3",
+    "top_5",
     "recall_at_5",
     "mrr",
     "half_credit",
     "expected_calibration_error",
     "area_under_risk_coverage",
+    "accuracy_at_coverage_50",
+    "accuracy_at_coverage_80",
+    "coverage",
+    "accuracy_when_answered",
+    "accuracy_of_abstained",
     "quadratic_weighted_kappa",
     "under_triage",
+    "over_triage",
     "confident_misses",
     "must_not_miss_recall",
+    "must_not_miss_recall_top_5",
     "truth_outside_vocabulary",
     "verified",
     "abstain",
     "failed",
     "unparseable",
+    "unparseable_draws",
     "peer_agreement",
     "unanswerable_requests",
     "request_cost_usd",
@@ -87,9 +104,10 @@ def score_run(
         where M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval (or `"interval": "exact"` of a share
         of 0 or 1) and `"reason"` where value or interval is None. Metrics: see `evaluation.metrics.summarise`, and
         `gain_over_BASELINE`, the paired difference of the first answer at the level of the answer key (of sets, of the
-        F1 there), with `"discordant"`, patients that differ, and a `"reason"` that begins "few discordant" where they
-        are fewer than ten. Baselines (`evaluation.baselines`), by that same figure; each with `"levels"`, all its
-        figures by name, and those that learn with `"n_train"`.
+        F1 there), and `gain_over_BASELINE_LEVEL` at other levels that may be headlined; with `"level"`, `"discordant"`,
+        patients that differ, and a `"reason"` that begins "few discordant" where they are fewer than ten. Baselines
+        (`evaluation.baselines`), by that same figure; each with `"levels"`, all its figures by name, and those that
+        learn with `"n_train"`.
 
     Raises:
         UsageError: no such run, a baseline run that is none, a vocabulary that no longer exists, or records that were
@@ -153,20 +171,67 @@ def result_rows(score: Mapping[str, Any]) -> list[dict[str, Any]]:
 def result_table(score: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the main figures of a score in words: one row per step and figure, one column per method.
 
-    Intervals are 95 %; `n` counts the case-steps behind the figure of the run. Figures that no method has are left out.
+    Intervals are 95 %; `n` counts the case-steps behind the figure of the run, and a cell that rests on other ones says
+    its own. Figures that no method has are left out. `result_remarks` says why a cell is empty.
     """
     rows = []
     for step, of_step in score["steps"].items():
-        for name, metric in of_step["metrics"].items():
-            if not name.startswith(_TABLE):
-                continue
-            cells = {"run": metric}
-            for method, baseline in of_step["baselines"].items():
-                cells[method] = baseline["levels"].get(name, _NOTHING)
-            if any(cell["value"] is not None for cell in cells.values()):
-                texts = {method: metric_text(cell) for method, cell in cells.items()}
-                rows.append({"step": step, "figure": name.replace("_", " "), **texts, "n": str(metric["n"])})
+        for name, cells in _shown(of_step).items():
+            n = cells["run"]["n"]
+            texts = {method: _cell(cell, n) for method, cell in cells.items()}
+            figure = _figure_text(name, cells["run"])
+            rows.append({"step": step.replace("_", " "), "figure": figure, **texts, "n": str(n)})
     return rows
+
+
+def result_remarks(score: Mapping[str, Any]) -> list[str]:
+    """Returns why figures of `result_table` are empty, without interval or not to be trusted: one line per reason."""
+    lines = []
+    for step, of_step in score["steps"].items():
+        words, shown = step.replace("_", " "), _shown(of_step)
+        for method, baseline in of_step["baselines"].items():
+            if baseline["value"] is None:
+                lines.append(f"{words}: {method.replace('_', ' ')}: {baseline.get('reason', 'not computed')}")
+                continue
+            absent = [_figure_text(n, c["run"]) for n, c in shown.items() if c.get(method) is _NOTHING]
+            if absent:
+                lines.append(f"{words}: {method.replace('_', ' ')} has no {', '.join(absent)}")
+        reasons: dict[str, list[str]] = {}
+        for name, cells in shown.items():
+            if reason := cells["run"].get("reason"):
+                reasons.setdefault(reason, []).append(_figure_text(name, cells["run"]))
+        lines += [f"{words}: {', '.join(figures)}: {reason}" for reason, figures in reasons.items()]
+    return lines
+
+
+def _shown(of_step: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Returns figure -> method -> metric, of the figures of the table that some method has; of a gain the run alone."""
+    metrics, found = of_step["metrics"], {}
+    for name in _listed(metrics):
+        cells = {"run": metrics[name]}
+        if not name.startswith("gain_over_"):
+            cells |= {m: b["levels"].get(name, _NOTHING) for m, b in of_step["baselines"].items()}
+        if any(cell["value"] is not None for cell in cells.values()):
+            found[name] = cells
+    return found
+
+
+def _listed(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    gains = [name for name in metrics if name.startswith("gain_over_")]
+    names: list[str] = []
+    for level in _LEVELS:
+        names += [f"accuracy_{level}", f"set_f1_{level}", *(n for n in gains if metrics[n].get("level") == level)]
+    return [name for name in (*names, *_FIGURES) if name in metrics]
+
+
+def _figure_text(name: str, metric: Mapping[str, Any]) -> str:
+    level = metric.get("level")
+    return name.removesuffix(f"_{level}").replace("_", " ") + (f" ({level})" if level else "")
+
+
+def _cell(metric: Mapping[str, Any], n: int) -> str:
+    own = "" if metric["n"] == n or metric["value"] is None else f", n {metric['n']}"
+    return metric_text(metric) + own
 
 
 def _row(step: str, method: str, name: str, metric: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +252,8 @@ def _step_score(
     levels_seen = [level for v in vocabularies.values() for level in (matching.key_level(v), *matching.levels_of(v))]
     levels = list(dict.fromkeys(levels_seen)) or [matching.CODE]
     key_level = levels[0]
+    headlines = [level for v in vocabularies.values() for level in matching.headline_levels(v)]
+    gain_levels = list(dict.fromkeys([key_level, *headlines]))
     scored = [_with_ceiling(s, texts) for s in own.scored]
     metrics = summarise(scored, key_level, seed)
     found: dict[str, dict[str, Any]] = {}
@@ -197,14 +264,16 @@ def _step_score(
         mine, other = baselines.in_common(own.labelled, answered)
         found[name] = {**_baseline(other, levels, seed, reason), **more}
         if other:
-            metrics[f"gain_over_{name}"] = _gain(mine, other, key_level, seed)
+            gains = {level: _gain(mine, other, level, seed) for level in gain_levels}
+            metrics.update(_named_gains(name, gains, key_level))
 
     n_train = {"n_train": len(own.train)}
     if any(s.answer_set for s in own.labelled):
         add(MAJORITY, baselines.majority_set_steps(scorer, own.labelled_records, own.train), **n_train)
     else:
         found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
-        metrics[f"gain_over_{MAJORITY}"] = _gain_over_majority(own, key_level, seed)
+        gains = {level: _gain_over_majority(own, level, seed) for level in gain_levels}
+        metrics.update(_named_gains(MAJORITY, gains, key_level))
     fitted = _regression(scorer, own, texts) if regression else "it was not asked for"
     add(REGRESSION, fitted, n_train=sum(t.case_id in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
@@ -235,11 +304,19 @@ def _majority(own: _StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]
     return {**as_json[f"accuracy_{levels[0]}"], "levels": as_json}
 
 
-def _gain_over_majority(own: _StepRun, key_level: str, seed: int) -> Metric:
+def _named_gains(baseline: str, gains: Mapping[str, Metric], key_level: str) -> dict[str, Metric]:
+    """Returns the gains by name: at the answer key without a suffix, at other levels with theirs."""
+    return {
+        f"gain_over_{baseline}" + ("" if level == key_level else f"_{level}"): gain.with_detail(level=level)
+        for level, gain in gains.items()
+    }
+
+
+def _gain_over_majority(own: _StepRun, level: str, seed: int) -> Metric:
     labelled = own.labelled
-    marks = baselines.majority_marks(own.train, labelled, key_level)
+    marks = baselines.majority_marks(own.train, labelled, level)
     return difference(
-        [float(labelled[i].match[key_level]) for i in marks],
+        [float(labelled[i].match[level]) for i in marks],
         [float(m) for m in marks.values()],
         [labelled[i].patient_id for i in marks],
         seed,
@@ -258,20 +335,20 @@ def _baseline(steps: Sequence[ScoredStep], levels: Sequence[str], seed: int, rea
     return {**main.to_json(), "levels": as_json}
 
 
-def _gain(mine: Sequence[ScoredStep], other: Sequence[ScoredStep], key_level: str, seed: int) -> Metric:
+def _gain(mine: Sequence[ScoredStep], other: Sequence[ScoredStep], level: str, seed: int) -> Metric:
     """Returns the paired difference of the main figure; see `_main`."""
     both = [
         (a, b, s.patient_id)
         for s, o in zip(mine, other, strict=True)
-        if (a := _main(s, key_level)) is not None and (b := _main(o, key_level)) is not None
+        if (a := _main(s, level)) is not None and (b := _main(o, level)) is not None
     ]
     return difference([a for a, _, _ in both], [b for _, b, _ in both], [p for _, _, p in both], seed)
 
 
-def _main(step: ScoredStep, key_level: str) -> float | None:
-    """Returns whether the first answer is right at the level of the answer key; of a set its F1 there."""
-    value = of_level("f1", key_level)(step)
-    return step.match.get(key_level) if value is None else value
+def _main(step: ScoredStep, level: str) -> float | None:
+    """Returns whether the first answer is right at a level; of a set its F1 there."""
+    value = of_level("f1", level)(step)
+    return step.match.get(level) if value is None and step.answer_set is None else value
 
 
 def _with_ceiling(step: ScoredStep, texts: Mapping[str, VisibleText]) -> ScoredStep:

@@ -251,6 +251,8 @@ def metric_text(name: str) -> str:
         return f"{SET_METRICS[found[1]]}: {level_text(found[2])}"
     if found := re.fullmatch(r"recall_at_(\d+)", name):
         return f"Recorded items that are among the first {found[1]} answers"
+    if found := re.fullmatch(r"(gain_over_\w+)_(ccsr|chapter)", name):
+        return f"{metric_text(found[1])}: {level_text(found[2])}"
     return METRICS.get(name) or title_of(name)
 
 

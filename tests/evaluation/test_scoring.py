@@ -12,7 +12,7 @@ from clinical_data.store.case_store import CaseStore
 from evaluation.baselines import TrainLabel, majority_marks, train_labels
 from evaluation.matching import match, truth_rows
 from evaluation.metrics import ScoredStep
-from evaluation.scoring import result_rows, result_table, score_run
+from evaluation.scoring import result_remarks, result_rows, result_table, score_run
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
 
@@ -222,3 +222,37 @@ def test_rows_for_tables(engine, run):
     assert table["accuracy category"]["majority_class"].startswith("0.14 (")
     assert table["accuracy category"]["full_information"] == "-"
     assert "tokens reused" not in table
+
+
+def test_the_table_headlines_no_category(engine, run):
+    figures = [row["figure"] for row in result_table(score_run(engine, "r", regression=False))]
+    assert figures[:5] == [
+        "accuracy ccsr", "gain over majority class (ccsr)",
+        "accuracy chapter", "gain over majority class (chapter)", "accuracy block",
+    ]  # fmt: skip
+    assert figures[5:8] == ["accuracy category", "gain over majority class (category)", "accuracy code"]
+    assert figures.index("accuracy when answered") == figures.index("coverage") + 1
+
+
+def test_gains_at_the_headline_levels_by_hand(engine, run):
+    metrics = score_run(engine, "r", regression=False)["steps"][STEP]["metrics"]
+    # By chapter the run is right in 1, 2, 4, 5, 6, the majority class in 1, 2, 3, 6.
+    gain = metrics["gain_over_majority_class_chapter"]
+    assert (gain["value"], gain["level"], gain["n"]) == (pytest.approx(1 / 7), "chapter", 7)
+    assert (gain["discordant"], gain["reason"]) == (3, "few discordant: 3 patients differ")
+    assert metrics["gain_over_majority_class"]["level"] == "category"
+
+
+def test_a_cell_says_its_own_n_and_an_empty_one_why(engine, run):
+    store_run(engine, "r-full-information", 4, strategy="full-information")
+    score = score_run(engine, "r", regression=False)
+    row = next(r for r in result_table(score) if r["figure"] == "accuracy category")
+    assert row["n"] == "7"
+    assert row["full_information"].endswith("), n 5")
+    assert ", n" not in row["run"] + row["majority_class"]
+    remarks = result_remarks(score)
+    assert row["logistic_regression"] == "-"
+    words = STEP.replace("_", " ")
+    assert f"{words}: logistic regression: it was not asked for" in remarks
+    assert any(r.startswith(f"{words}: majority class has no top 3, ") for r in remarks)
+    assert any("gain over majority class (chapter)" in r and "few discordant: 3" in r for r in remarks)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workflow.runner import Listener, Summary
 
 models_app = typer.Typer(help="Lists and installs language models.", no_args_is_help=True)
-DEMO_FIGURES = ("accuracy category", "accuracy chapter", "top 3", "verified", "peer agreement", "unanswerable requests")
+DEMO_FIGURES = ("accuracy ccsr", "accuracy chapter", "top 3", "verified", "peer agreement", "unanswerable requests")
 NEEDED_PYTHON = (3, 11)
 NEEDED_GIB = 2.0  # the embedded model, its caches and torch
 
