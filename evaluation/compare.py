@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import UsageError
 from evaluation.formatting import metric_text
-from evaluation.metrics import ScoredStep, Value, comparable, difference, label_means
+from evaluation.metrics import ScoredStep, Value, better, comparable, difference, label_means
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer
 from evaluation.store.run_store import Run, RunStore, differing_keys
@@ -37,8 +37,8 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
     Returns:
         `{"a": NAME, "b": NAME, "differs": {OPTION: [of a, of b]}, "notes": [TEXT], "steps": {STEP: {"n": shared
         case-steps, "labelled": those with a label, "metrics": {NAME: M}}}}` where M is `{"a", "b", "difference",
-        "low", "high", "n", "seed", "discordant"}`: the means of both runs over the n case-steps that have a value in
-        both, a - b with its interval, and the patients that differ; `"reason"` "few discordant ..." where they are
+        "low", "high", "n", "seed", "discordant", "better"}`: the means of both runs over the n case-steps that have a
+        value in both, a - b with its interval, and the patients that differ; `"reason"` "few discordant ..." where they are
         fewer than ten, so that the interval is not to be trusted. Of figures that are 0 or 1 per case-step also
         `"only_a"` and `"only_b"`, in how many case-steps one of the two alone has 1, and `"mcnemar_p"` (see
         `mcnemar_p`).
@@ -96,11 +96,11 @@ def mcnemar_p(only_one: int, only_other: int) -> float:
 
 
 def comparison_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Returns a comparison in words: one row per step and figure that both runs have."""
+    """Returns a comparison in words: one row per step and figure that both runs have; `better` says which direction."""
     rows = []
     for step, of_step in result["steps"].items():
         for name, metric in of_step["metrics"].items():
-            row = {"step": step, "figure": name.replace("_", " ")}
+            row = {"step": step.replace("_", " "), "figure": name.replace("_", " "), "better": better(name)}
             row |= {run: _number(metric[side]) for run, side in ((result["a"], "a"), (result["b"], "b"))}
             row["difference"] = metric_text({**metric, "value": metric["difference"]}, _digits(metric))
             row["n"] = str(metric["n"])
@@ -178,7 +178,7 @@ def _step(pairs: Sequence[tuple[ScoredStep, ScoredStep]], key_level: str, seed: 
     for name, value in comparable(both, key_level).items():
         row = _paired(labelled if name in against_labels else pairs, value, seed)
         if row is not None:
-            metrics[name] = row
+            metrics[name] = row | {"better": better(name)}
     return {"n": len(pairs), "labelled": len(labelled), "metrics": metrics}
 
 

@@ -13,7 +13,7 @@ docs/metrics.md says of each what it means, where it comes from and what it does
 from evaluation.metrics.calibration import brier_score, log_score
 from evaluation.metrics.intervals import Metric, clustered_ratio, difference, mean_metric, weighted_metric
 from evaluation.metrics.scored_step import ScoredStep, SetAnswer, Value
-from evaluation.metrics.summary import accuracy, against_labels, comparable, label_means, summarise
+from evaluation.metrics.summary import accuracy, against_labels, better, comparable, label_means, summarise
 
 __all__ = [
     "Metric",
@@ -22,6 +22,7 @@ __all__ = [
     "Value",
     "accuracy",
     "against_labels",
+    "better",
     "brier_score",
     "clustered_ratio",
     "comparable",

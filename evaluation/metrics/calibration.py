@@ -30,6 +30,8 @@ def brier_score(probabilities: dict[str, float], truth: str | None) -> float:
         probabilities: class -> probability; a class that is missing has 0.
         truth: the class that is right; None (outside the vocabulary) is a class of its own with probability 0.
 
+    No answer costs 1, less than a confident wrong answer: a system that falls silent can lower its mean.
+
     Source: Brier 1950, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78:1-3.
     """
     right = probabilities.get(truth, 0.0) if truth is not None else 0.0

@@ -175,6 +175,37 @@ def _of_search(asked: Sequence[ScoredStep], seed: int) -> dict[str, Metric]:
     return found
 
 
+_BETTER_HIGH = ("accuracy_", "top_", "set_", "recall_at_", "must_not_miss_recall", "ddr", "ddp", "ddf1")
+_HIGH = frozenset({"mrr", "half_credit", "log_score", "required_item_recall"})
+_LOW = frozenset(
+    {
+        "brier",
+        "confident_misses",
+        "verified_misses",
+        "must_not_miss_confident_misses",
+        "under_triage",
+        "over_triage",
+        "failed",
+        "unparseable",
+        "chosen_cost_usd",
+        "request_cost_usd",
+        "tokens_prefilled",
+        "tokens_sampled",
+        "seconds",
+    }
+)
+
+
+def better(name: str) -> str:
+    """Returns which direction of a figure is better, `high` or `low`; empty where neither is by itself.
+
+    More agreement of the peer, more requests or more abstaining is neither good nor bad.
+    """
+    if name in _LOW:
+        return "low"
+    return "high" if name in _HIGH or name.startswith(_BETTER_HIGH) else ""
+
+
 def _match(level: str) -> Value:
     return lambda s: s.match.get(level)
 

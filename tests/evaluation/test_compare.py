@@ -131,4 +131,7 @@ def test_the_table(engine):
     assert (row["only first"], row["only second"], row["McNemar p"]) == ("2", "1", "1.000")
     assert rows["seconds"]["difference"] == "0.00 (0.00 to 0.00)"
     assert row["remark"] == "few discordant"
+    assert {r["step"] for r in rows.values()} == {STEP.replace("_", " ")}
+    words = {name: rows[name]["better"] for name in ("accuracy category", "brier", "log score", "abstain")}
+    assert words == {"accuracy category": "high", "brier": "low", "log score": "high", "abstain": ""}
     assert "McNemar p" not in rows["brier"]

@@ -337,8 +337,16 @@ def test_two_runs_are_compared(run: Run, replayed: str, pathway_file: Path) -> N
     assert code == 0
     assert "accuracy category" in out
     assert "differs: strategy" in err
+    assert out.count("first: run one against run two") == 1
     code, _, err = run("compare", "--db", replayed, "one", "one")
     assert (code, "itself" in err) == (2, True)
+
+
+def test_a_run_over_all_splits_is_said_to_be(run: Run, replayed: str, pathway_file: Path) -> None:
+    again = ("replay", "--db", replayed, "--pathway", pathway_file, "--generator", "random:7")
+    assert run(*again, "--run", "train", "--split", "train")[0] == 0
+    err = run("compare", "--db", replayed, "one", "train")[2]
+    assert "differs: split: all / train" in err
 
 
 @pytest.mark.parametrize("command", [("score", "--run", "one"), ("compare", "one", "two")])

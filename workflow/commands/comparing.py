@@ -24,7 +24,7 @@ def score_command(
     as_json: AsJson = False,
 ) -> None:
     """Scores the stored records of a run again, beside its baselines; runs no model."""
-    from evaluation.scoring import result_table, score_run
+    from evaluation.scoring import result_remarks, result_table, score_run
 
     with database(db) as engine:
         score = score_run(engine, run, baseline_run=full_information or None, seed=seed, regression=not no_regression)
@@ -32,6 +32,8 @@ def score_command(
         show_json(score)
     else:
         show_rows(result_table(score), title=f"run {run}")
+        for remark in result_remarks(score):
+            say(remark)
 
 
 def compare_command(
@@ -49,8 +51,22 @@ def compare_command(
     if as_json:
         show_json(result)
         return
-    show_rows(comparison_table(result), title=f"run {run_a} against run {run_b}")
+    rows = comparison_table(result)
+    for step in dict.fromkeys(
+        row["step"] for row in rows
+    ):  # a table each: a column of steps leaves no room for figures
+        own = [{key: cell for key, cell in row.items() if key != "step"} for row in rows if row["step"] == step]
+        show_rows(own, title=f"{step}: run {run_a} against run {run_b}")
+    if not rows:
+        say("no figure that both runs have")
     for option, (ours, theirs) in result["differs"].items():
-        say(f"differs: {option}: {ours} / {theirs}")
+        say(f"differs: {option}: {_option_text(option, ours)} / {_option_text(option, theirs)}")
     for note in result["notes"]:
         say(f"note: {note}")
+
+
+def _option_text(option: str, value: object) -> str:
+    """Returns the value of an option in words; without one, a run takes all splits."""
+    if value is None:
+        return "all" if option == "split" else "none"
+    return str(value)
