@@ -103,8 +103,9 @@ def majority_marks(train: Sequence[TrainLabel], scored: Sequence[ScoredStep], le
     """Returns what always giving the commonest class of the train split would score.
 
     Per source. The labels of the patient at hand are left out of the count (leave one patient out), so that a case of
-    the train split does not vote for its own answer. On train cases the figure reads low where classes are about equally common, since
-    what is left out is always a vote for the right class. Of equally common classes the first in order of name is given.
+    the train split does not vote for its own answer. On train cases the figure reads low where classes are about
+    equally common, since what is left out is always a vote for the right class. Of equally common classes the first in
+    order of name is given.
 
     Returns:
         Index in `scored` -> 1 or 0, for case-steps whose label has a class at this level and for which a label of
