@@ -39,8 +39,8 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
         case-steps, "labelled": those with a label, "metrics": {NAME: M}}}}` where M is `{"a", "b", "difference",
         "low", "high", "n", "seed", "discordant", "better"}`: the means of both runs over the n case-steps that have a
         value in both, a - b with its interval, and the patients that differ; `"reason"` "few discordant ..." where
-        they are fewer than ten, so that the interval is not to be trusted. Of figures that are 0 or 1 per case-step also
-        `"only_a"` and `"only_b"`, in how many case-steps one of the two alone has 1, and `"mcnemar_p"` (see
+        they are fewer than ten, so that the interval is not to be trusted. Of figures that are 0 or 1 per case-step
+        also `"only_a"` and `"only_b"`, in how many case-steps one of the two alone has 1, and `"mcnemar_p"` (see
         `mcnemar_p`).
 
     Raises:
