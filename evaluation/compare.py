@@ -96,7 +96,10 @@ def mcnemar_p(only_one: int, only_other: int) -> float:
 
 
 def comparison_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Returns a comparison in words: one row per step and figure that both runs have; `better` says which direction."""
+    """Returns a comparison in words: one row per step and figure that both runs have; `better`: which direction.
+
+    `alone` has the case-steps in which the first, and the second, run alone has 1.
+    """
     rows = []
     for step, of_step in result["steps"].items():
         for name, metric in of_step["metrics"].items():
@@ -105,7 +108,7 @@ def comparison_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
             row["difference"] = metric_text({**metric, "value": metric["difference"]}, _digits(metric))
             row["n"] = str(metric["n"])
             if "mcnemar_p" in metric:
-                row |= {"only first": str(metric["only_a"]), "only second": str(metric["only_b"])}
+                row["alone"] = f"{metric['only_a']} / {metric['only_b']}"
                 row["McNemar p"] = f"{metric['mcnemar_p']:.3f}"
             row["remark"] = "few discordant" if metric.get("reason", "").startswith("few discordant") else ""
             rows.append(row)
