@@ -20,19 +20,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clinical_data.errors import BadInputError, ModelError, StorageError, UsageError
-from evaluation.supervision.fine_tune_checkpoints import FOLDER, last_good, open_plan, same_plan, write_json
+from clinical_data.errors import BadInputError, ModelError, StorageError, UsageError, WardstarError
+from evaluation.supervision.cards import CARD, read_card
+from evaluation.supervision.fine_tune_checkpoints import (
+    FOLDER,
+    check_plan,
+    last_good,
+    leave_plan,
+    open_plan,
+    same_plan,
+    write_json,
+)
 from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings, TuneWatcher
 from evaluation.supervision.tuning_output import COMPLETE, write_outputs
-from evaluation.supervision.tuning_rows import (
-    CARD,
-    TuningRow,
-    TuningSet,
-    check_versions,
-    read_card,
-    read_set,
-    versions_of,
-)
+from evaluation.supervision.tuning_rows import TuningRow, TuningSet, check_versions, read_set, versions_of
 from search.models.embedded import go_offline
 from search.models.tokenising import bos_ids, ids_text, text_ids
 
@@ -115,12 +116,19 @@ def fine_tune(
         "versions": {**base_versions, **rows.versions},
     }
     if (finished := read_card(out / CARD)).get("status") == COMPLETE and resume:
-        then = {"data": finished["data"]["sha256"], "base": {"revision": finished["base"]["revision"]}}
+        data_then, base_then = finished.get("data") or {}, finished.get("base") or {}
+        then = {"data": data_then.get("sha256"), "base": {"revision": base_then.get("revision")}}
         same_plan(out, plan, {**finished, **then})
         watcher.remark(f"{out} is finished already")
         return finished
-    open_plan(out, plan, resume=resume)
-    return (kind or Tuning)(rows, out, settings, watcher, device, plan["versions"]).run()
+    check_plan(out, plan, resume=resume)
+    tuning = (kind or Tuning)(rows, out, settings, watcher, device, plan["versions"])
+    open_plan(out, plan, resume=resume)  # nothing that could be refused may leave a folder in the way of the next try
+    try:
+        return tuning.run()
+    except WardstarError:
+        leave_plan(out)
+        raise
 
 
 class Tuning:

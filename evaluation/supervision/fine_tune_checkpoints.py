@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
+from evaluation.supervision.cards import read_card
 
 FOLDER = "checkpoints"
 SEAL = "seal.json"
@@ -75,12 +78,14 @@ def last_good(folder: Path, remark: Callable[[str], None]) -> Path | None:
     return None
 
 
-def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
-    """Makes the output folder ready for a plan, or checks that what is there follows the same one.
+def check_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> bool:
+    """Checks that the output folder is free, or holds a training by the same plan; writes nothing.
+
+    Returns:
+        There is a training to go on with.
 
     Raises:
         UsageError: the folder holds something else, or a training by another plan, or one that `resume` must permit.
-        StorageError: it cannot be written.
     """
     path = out / FOLDER / PLAN
     if path.is_file():
@@ -88,10 +93,23 @@ def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
             raise UsageError(
                 f"{out} holds a training that was stopped", hint="go on with --resume, or take another --out"
             )
-        _compare(out, plan, _read_plan(path))
-        return
+        _compare(out, plan, read_card(path))
+        return True
     if out.exists() and (not out.is_dir() or any(_not_of_a_beginning(out))):
         raise UsageError(f"{out} is there already and holds no training to go on with", hint="take another --out")
+    return False
+
+
+def open_plan(out: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
+    """Makes the output folder ready for a plan, or checks that what is there follows the same one.
+
+    Raises:
+        UsageError: as `check_plan`.
+        StorageError: it cannot be written.
+    """
+    if check_plan(out, plan, resume=resume):
+        return
+    path = out / FOLDER / PLAN
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.mkdir(mode=0o700, exist_ok=True)  # weights can repeat the records they were tuned on
@@ -106,6 +124,17 @@ def _not_of_a_beginning(out: Path) -> Iterator[Path]:
     for path in out.iterdir():
         if path.name != FOLDER or not path.is_dir() or any(p.name != f"{PLAN}.part" for p in path.iterdir()):
             yield path
+
+
+def leave_plan(out: Path) -> None:
+    """Takes a plan away of which nothing can go on, since it has no checkpoint; a folder that is empty then goes too.
+
+    So a training that failed at once, say for want of memory, is not in the way of one with other options.
+    """
+    if not list((out / FOLDER).glob("checkpoint-*")):
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+        with suppress(OSError):  # it holds something
+            out.rmdir()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -128,16 +157,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def same_plan(out: Path, plan: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
     """Raises UsageError unless a finished training in `out` followed `plan`."""
     _compare(out, plan, finished)
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError("is not readable JSON", file=path) from error
-    if not isinstance(plan, dict):
-        raise BadInputError("is not a JSON object", file=path)
-    return plan
 
 
 def _compare(out: Path, plan: Mapping[str, Any], there: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinical_data.errors import BadInputError
+from evaluation.supervision.cards import CARD, read_card
 
 Method = Literal["sft", "dpo", "ttrl", "stepwise"]
-TRAIN, TUNING, CARD = "train.jsonl", "tuning.jsonl", "card.json"
+TRAIN, TUNING = "train.jsonl", "tuning.jsonl"
 Text = Field(min_length=1)
 Ids = tuple[int, ...]
 
@@ -25,6 +25,8 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
     prompt: str = Text
     prompt_ids: list[int] | None = None
+    split: str | None = None
+    patient_id: str | int | None = None
 
 
 class _SftRow(_Row):
@@ -62,9 +64,9 @@ FORMS: dict[str, type[_Row]] = {
     "stepwise": _StepwiseRow,
 }
 KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft", "stepwise": "stepwise"}
+"""Method -> the kind of `wardstar export` that writes its rows."""
 TARGETS = {"value": "values", "label": "labels"}
 """What a value model learns -> the column of a stepwise set that holds it."""
-"""Method -> the kind of `wardstar export` that writes its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class TuningRow:
         ids: the tokens of those texts as the search had them, where the set carries them.
         turns: turns of a trajectory, each with its cue; only of a stepwise set.
         targets: what each turn is worth, in [0, 1].
+        patient: id of the patient it is of; empty where the set does not say.
     """
 
     file: Path
@@ -85,6 +88,7 @@ class TuningRow:
     ids: Mapping[str, Ids] = field(default_factory=dict)
     turns: tuple[str, ...] = ()
     targets: tuple[float, ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,8 @@ def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
         target: what a value model learns, of `TARGETS`.
 
     Raises:
-        BadInputError: no such folder, no rows, a row without a field, or rows that contradict each other; names file,
-            line and field.
+        BadInputError: no such folder, no rows, a row without a field or of another split, a patient in both files, or
+            rows that contradict each other; names file, line and field.
     """
     if not (folder / TRAIN).is_file():
         hint = f"`wardstar export {KINDS[method]} --out DIR` writes one"
@@ -132,6 +136,7 @@ def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
     if not train:
         raise BadInputError("the training set is empty", file=folder / TRAIN)
     tuning = tuple(_rows(folder / TUNING, method, target)) if (folder / TUNING).is_file() else ()
+    _check_patients(train, tuning)
     if method == "dpo":
         _check_preferences((*train, *tuning))
     return TuningSet(folder, train, tuning, hashes, versions_of(card), card)
@@ -144,8 +149,8 @@ def versions_of(card: Mapping[str, Any]) -> dict[str, str]:
         `prompts`, `pathway NAME`, `catalogue NAME` and `vocabulary NAME` -> SHA-256.
     """
     found = dict(card.get("versions") or card.get("hashes") or {})
-    pathway = card.get("pathway")
-    if isinstance(pathway, dict) and "sha256" in pathway:
+    pathway = card.get("pathway") or {}
+    if "sha256" in pathway:
         found[f"pathway {pathway.get('name', '')}".strip()] = pathway["sha256"]
     return {str(name): str(value) for name, value in sorted(found.items())}
 
@@ -197,10 +202,14 @@ def _row(line: str, path: Path, number: int, form: type[_Row], column: str) -> T
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or None
         raise BadInputError(first["msg"].lower(), file=path, line=number, field=name) from None
+    split, patient = values.pop("split", path.stem), str(values.pop("patient_id", ""))
+    if split != path.stem:
+        message = f"a row of split {split}; {path.name} holds rows of split {path.stem} alone"
+        raise BadInputError(message, file=path, line=number, field="split", hint="`wardstar export` keeps splits apart")
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     ids = {name.removesuffix("_ids"): tuple(value) for name, value in values.items() if name.endswith("_ids")}
     if form is not _StepwiseRow:
-        return TuningRow(path, number, texts, ids)
+        return TuningRow(path, number, texts, ids, patient=patient)
     turns, targets = values["completions"], values.get(column)
     if targets is None:
         other = next((target for target, name in TARGETS.items() if name != column and name in values), None)
@@ -209,7 +218,16 @@ def _row(line: str, path: Path, number: int, form: type[_Row], column: str) -> T
     if len(targets) != len(turns):
         message = f"{len(targets)} {column} for {len(turns)} completions"
         raise BadInputError(message, file=path, line=number, field=column)
-    return TuningRow(path, number, texts, {}, tuple(turns), tuple(map(float, targets)))
+    return TuningRow(path, number, texts, {}, tuple(turns), tuple(map(float, targets)), patient)
+
+
+def _check_patients(train: Sequence[TuningRow], tuning: Sequence[TuningRow]) -> None:
+    """Raises BadInputError where a patient is taught and also says when to stop."""
+    taught = {row.patient: row for row in reversed(train) if row.patient}
+    for row in tuning:
+        if (other := taught.get(row.patient)) is not None:
+            message = f"a row of the patient of {TRAIN}:{other.line}; who is taught cannot say when to stop"
+            raise BadInputError(message, file=row.file, line=row.line, field="patient_id")
 
 
 def _check_preferences(rows: Sequence[TuningRow]) -> None:
@@ -222,20 +240,3 @@ def _check_preferences(rows: Sequence[TuningRow]) -> None:
         if (other := seen.get((prompt, rejected, chosen))) is not None:
             raise BadInputError(f"the preference contradicts {other}", file=row.file, line=row.line)
         seen[prompt, chosen, rejected] = f"{row.file.name}:{row.line}"
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Returns the card of a training set or of a tuned model; empty where there is none.
-
-    Raises:
-        BadInputError: it is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError("is not readable JSON", file=path) from error
-    if not isinstance(card, dict):
-        raise BadInputError("is not a JSON object", file=path)
-    return card

@@ -244,7 +244,7 @@ def test_only_a_better_pair_is_kept(
     monkeypatch.setattr(evolution, "replay", replayed)
     monkeypatch.setattr(evolution, "export_set", exported)
     monkeypatch.setattr(evolution, "compare_runs", lambda *_, **__: {"steps": {}})
-    monkeypatch.setattr(evolution, "training_functions", lambda: (tuned, tuned))
+    monkeypatch.setattr(evolution, "training_functions", lambda: {"sft": tuned})
     options = replace(small, rounds=3, peer_alone=False)
     url = fill(30)
     result = evolve(url, options)
