@@ -34,6 +34,7 @@ from search.problem import Models
 from search.value import GROUND_TRUTH, Judge
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, compile_pathway, open_checkpoints, run_case
+from workflow.same_models import check_loaded
 from workflow.state import StepConclusion, no_answer
 from workflow.step import StepOutcome, clock_of
 
@@ -71,7 +72,7 @@ class CaseWorker:
         models: the models of the run, without a cache.
 
     Raises:
-        UsageError, ModelError: a model that is unknown or does not load.
+        UsageError, ModelError: a model that is unknown, does not load, or is not the one of the stored records.
         StorageError: the checkpoint file cannot be opened.
     """
 
@@ -95,6 +96,7 @@ class CaseWorker:
         self._on_rollout = on_rollout
         self._rollouts: dict[str, int] = {}  # of the steps at work, by case
         self.models = load_models(self._prepared)
+        check_loaded(self._store, run, self.models)
         self._stack = ExitStack()
         saver = self._stack.enter_context(open_checkpoints(engine.url))
         self._graph = compile_pathway(self._prepared.pathway, saver)

@@ -22,6 +22,7 @@ from evaluation.store.run_store import Run, RunStore
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
 from workflow.executors.local import Job, run_in_process, run_in_processes
+from workflow.same_models import check_folders
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,8 @@ def _go(
     store = RunStore(engine)
     done = done_steps(store, run, job.retry_failed)
     todo = [c for c in case_ids if any((c, step, 1) not in done for step in prepared.plans)]
+    if not todo:  # no model is loaded, and so none is compared with the stored records
+        check_folders(store, run, prepared)
     summary = Summary(run.name, len(case_ids), len(case_ids) - len(todo))
     listener.started(len(case_ids), summary.skipped, len(prepared.plans))
     work: Counter[str] = Counter(run.work or {})

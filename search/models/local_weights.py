@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import ModelError, UsageError
-from search.models.adapters import CARD, Adapter, is_adapter, merge_adapter, read_adapter
-from search.models.embedded import (
-    INSTALL_HINT,
-    MODEL_NAME,
-    embedded_folder,
-    file_sha256,
-    go_offline,
-    is_installed,
-    read_revision,
-)
+from search.models.adapters import merge_adapter
+from search.models.embedded import go_offline
 from search.models.language_model import ModelIdentity
+from search.models.weight_files import Found, find_weights
 
 go_offline()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from huggingface_hub import snapshot_download  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
+
+__all__ = ["Found", "choose_device", "choose_dtype", "find_weights", "load_weights"]
 
 DTYPES = {
     "bf16": torch.bfloat16,
@@ -37,23 +27,6 @@ DTYPES = {
     "fp32": torch.float32,
     "float32": torch.float32,
 }
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Weights on this machine.
-
-    Attributes:
-        folder: the whole model.
-        name, revision: of the model with its adapters.
-        adapters: merged into it in this order.
-    """
-
-    folder: Path
-    name: str
-    revision: str
-    adapters: tuple[Adapter, ...] = ()
 
 
 def load_weights(spec: str, dtype: str, attention: str, device: str = "auto") -> tuple[Any, Any, ModelIdentity]:
@@ -149,61 +122,3 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
-
-
-def find_weights(spec: str) -> Found:
-    """Finds the weights that a SPEC names, and those that they stand on.
-
-    Raises:
-        ModelError: not here, or an adapter's base is not the one it was tuned on.
-    """
-    adapters: list[Adapter] = []
-    while spec != "embedded" and not spec.startswith("hf:") and is_adapter(Path(spec)):
-        adapter = read_adapter(Path(spec))
-        if adapter.folder.resolve() in [a.folder.resolve() for a in adapters]:
-            raise ModelError(f"{spec} is its own base")
-        adapters.append(adapter)
-        spec = adapter.base_spec
-    folder, name, revision = _find(spec)
-    for adapter in reversed(adapters):
-        if adapter.base_revision and adapter.base_revision != revision:
-            raise ModelError(
-                f"{adapter.folder} was tuned on another model than {name} is now: revision {revision[:12]}, "
-                f"recorded {adapter.base_revision[:12]}",
-                hint="install the base it was tuned on, or train again",
-            )
-        name, revision = f"{name}+{adapter.folder.resolve().name}", adapter.revision(revision)
-    return Found(folder, name, revision, tuple(reversed(adapters)))
-
-
-def _find(spec: str) -> tuple[Path, str, str]:
-    """Returns folder, name and revision of the whole model that `spec` names."""
-    if spec == "embedded":
-        folder = embedded_folder()
-        if not is_installed(folder):
-            raise ModelError(f"the embedded model is not installed in {folder}", hint=INSTALL_HINT)
-        return folder, MODEL_NAME, read_revision(folder)
-    if spec.startswith("hf:"):
-        folder = _hub_snapshot(spec.removeprefix("hf:"))
-        return folder, spec.removeprefix("hf:"), folder.name  # a snapshot's folder is named by its commit
-    folder = Path(spec)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{spec} holds no model (no config.json) and no adapter (no adapter_config.json)")
-    return folder, folder.resolve().name, _folder_sha256(folder)
-
-
-def _hub_snapshot(name: str) -> Path:
-    offline = os.environ.get("HF_HUB_OFFLINE", "1") != "0"
-    try:
-        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=HUB_FILES))
-    except (OSError, ValueError) as error:
-        hint = "fetch it on a networked machine, or set HF_HUB_OFFLINE=0 to permit the download"
-        raise ModelError(f"{name} is not in the local hub cache", hint=hint) from error
-
-
-def _folder_sha256(folder: Path) -> str:
-    """Hashes what decides the results of a model: weights, configuration and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(p for pattern in HUB_FILES for p in folder.glob(pattern) if p.name != CARD):
-        digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
-    return digest.hexdigest()
