@@ -230,7 +230,7 @@ def read_case_ids(path: Path) -> list[str]:
         BadInputError: missing, no text, or without an id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError("cannot be read as a list of case ids", file=path) from error
     ids = sorted({line.partition("#")[0].strip() for line in lines} - {""})

@@ -89,7 +89,7 @@ def replay(
     prepared = prepare(config)
     _check_workers(workers, prepared)
     with _database(url) as engine:
-        case_ids = _cases_of(engine, prepared)
+        case_ids = _cases_of(engine, prepared, options.cases)
         store = RunStore(engine)
         fresh = name not in {r.name for r in store.runs()}
         run = store.begin(name, prepared.pathway.name, config, versions())
@@ -147,7 +147,12 @@ def _database(url: str) -> Iterator[Engine]:
 
 
 def case_ids_of(
-    engine: Engine, split: str | None, scheme: str, cases: Sequence[str] | None, limit: int | None
+    engine: Engine,
+    split: str | None,
+    scheme: str,
+    cases: Sequence[str] | None,
+    limit: int | None,
+    listed: str | None = None,
 ) -> list[str]:
     """Returns the ids of the cases of a run, in order.
 
@@ -156,6 +161,7 @@ def case_ids_of(
         split, scheme: the split, and what it was drawn by; None: all cases.
         cases: ids to which the run is confined; None: all.
         limit: at most so many.
+        listed: file that named the cases, for the error of one that is not there.
 
     Raises:
         UsageError: there is none, or a listed one is not among them.
@@ -166,7 +172,8 @@ def case_ids_of(
         wanted = set(cases)
         if missing := sorted(wanted - set(ids)):
             where = "" if split is None else f" in split {split}"
-            raise UsageError(f"no case {missing[0]}{where} ({len(missing)} of {len(wanted)} listed are missing)")
+            place = f"{listed}: " if listed else ""
+            raise UsageError(f"{place}no case {missing[0]}{where} ({len(missing)} of {len(wanted)} listed are missing)")
         ids = [i for i in ids if i in wanted]
     ids = ids[:limit]
     if not ids and reader.count():
@@ -176,8 +183,8 @@ def case_ids_of(
     return ids
 
 
-def _cases_of(engine: Engine, prepared: PreparedRun) -> list[str]:
-    return case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit)
+def _cases_of(engine: Engine, prepared: PreparedRun, listed: str | None = None) -> list[str]:
+    return case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit, listed)
 
 
 def _go(

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clinical_data.errors import BadInputError
 from search.models.adapters import CARD
 
-__all__ = ["CARD", "read_card"]
+__all__ = ["CARD", "VOCABULARIES", "read_card"]
+
+VOCABULARIES = "vocabularies"  # folder of a set, and of a model tuned on it
 
 
 class _File(BaseModel):
@@ -27,6 +29,14 @@ class _Pathway(BaseModel):
     sha256: str | None = None
 
 
+class _Patients(BaseModel):
+    model_config = ConfigDict(strict=True)
+    split_scheme: str = ""
+    train: list[str] = []
+    tuning: list[str] = []
+    unnamed: int = 0
+
+
 class _Card(BaseModel):
     """The parts of a card that programs go by; each may be missing, none may be of another form."""
 
@@ -40,6 +50,7 @@ class _Card(BaseModel):
     splits: dict[str, _File] | None = None
     settings: dict[str, Any] | None = None
     base: dict[str, Any] | None = None
+    patients: _Patients | None = None
     data: dict[str, Any] | None = None
     eval_loss: float | None = None
 

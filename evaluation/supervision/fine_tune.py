@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import BadInputError, ModelError, StorageError, UsageError, WardstarError
-from evaluation.supervision.cards import CARD, read_card
+from evaluation.supervision.cards import CARD, VOCABULARIES, read_card
 from evaluation.supervision.fine_tune_checkpoints import (
     FOLDER,
     check_plan,
@@ -32,8 +32,17 @@ from evaluation.supervision.fine_tune_checkpoints import (
     write_json,
 )
 from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings, TuneWatcher
-from evaluation.supervision.tuning_output import COMPLETE, write_outputs
-from evaluation.supervision.tuning_rows import TuningRow, TuningSet, check_versions, read_set, versions_of
+from evaluation.supervision.tuning_output import COMPLETE, carried_files, carry_files, write_outputs
+from evaluation.supervision.tuning_rows import (
+    TuningRow,
+    TuningSet,
+    check_scheme,
+    check_versions,
+    patients_of,
+    read_set,
+    versions_of,
+    with_base,
+)
 from search.models.embedded import go_offline
 from search.models.tokenising import bos_ids, ids_text, text_ids
 
@@ -107,7 +116,9 @@ def fine_tune(
     rows = read_set(data, settings.method, settings.target)
     found = find_weights(settings.base)
     check_versions({"prompts": TEMPLATE_HASH}, rows.versions, what="this program", file=data / CARD)
-    base_versions = versions_of(read_card(Path(settings.base) / CARD))
+    base_card = read_card(Path(settings.base) / CARD)
+    check_scheme(base_card, rows, name=found.name)
+    base_versions = versions_of(base_card)
     check_versions(base_versions, rows.versions, what=f"the base {found.name} was tuned on", file=data / CARD)
     plan = {
         "settings": settings.row(),
@@ -147,6 +158,7 @@ class Tuning:
     ) -> None:
         self._data, self._out, self._settings, self._watcher = data, out, settings, watcher
         self._versions = versions
+        self._patients = with_base(patients_of(data), read_card(Path(settings.base) / CARD))
         transformers.utils.logging.set_verbosity_error()
         dtype = "fp32" if settings.full else settings.dtype
         self._model, self._tokenizer, self._base = load_weights(settings.base, dtype, ATTENTION, str(device))
@@ -230,6 +242,7 @@ class Tuning:
         """Writes weights and card."""
         try:
             self._save_weights(trainer.model)
+            carry_files(self._data.folder, self._out)
         except OSError as error:
             raise StorageError(f"{self._out}: cannot be written ({error.strerror})") from error
         card = self._card(trainer, status, seconds, history)
@@ -276,6 +289,8 @@ class Tuning:
                 "too_long": self._train.too_long + self._tuning.too_long,
                 "retokenised": self._train.retokenised + self._tuning.retokenised,
             },
+            "patients": self._patients,
+            "vocabularies": [f"{VOCABULARIES}/{path.name}" for path in carried_files(data.folder)],
             "versions": dict(self._versions),
             "figures": {
                 "steps": trainer.state.global_step,

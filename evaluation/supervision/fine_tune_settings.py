@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 from clinical_data.errors import UsageError
@@ -44,8 +44,8 @@ class TuneSettings:
         beta: DPO alone: how strongly the model is held to its base.
         group, temperature: TTRL alone: answers drawn to a prompt, and how boldly.
         least_share: TTRL alone: a vote below this share of a group rewards nothing.
-        labels: TTRL alone: `vote` (of the group), or `peer` (answers that peer and record of an earlier run's set stand
-            by, where there is one).
+        labels: TTRL alone: `vote` (of the group), or `peer` (answers of the set whose label source is `peer`; an export
+            says so only where the answer agreed with the record too). Prompts without one go by the vote.
         save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
         target: stepwise alone: `value` (share of the rollouts through a turn that ended well) or `label` (some did).
     """
@@ -119,6 +119,22 @@ class TuneSettings:
         if self.method != "stepwise":
             del found["target"]
         return found
+
+
+_OF_ONE = {
+    "beta": ("dpo",),
+    "group": ("ttrl",),
+    "temperature": ("ttrl",),
+    "least_share": ("ttrl",),
+    "labels": ("ttrl",),
+    "patience": ("sft", "dpo"),
+}
+"""Setting -> the methods that use it, where not all do."""
+
+
+def used_by(method: str) -> frozenset[str]:
+    """Returns the names of the settings that a method uses."""
+    return frozenset(f.name for f in fields(TuneSettings) if method in _OF_ONE.get(f.name, (method,)))
 
 
 class TuneWatcher(Protocol):

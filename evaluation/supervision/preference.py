@@ -17,7 +17,7 @@ likelihood of the recorded label in the place of Q.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from evaluation.supervision.branches import Branch, branches
@@ -45,6 +45,16 @@ def preference_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[d
             yield from _siblings(lesson, node)
         if node.turn is not None and node.turn.kind is ActionKind.FINISH:
             yield from _conclusions(lesson, node)
+
+
+def sure_enough(rows: Iterable[dict[str, Any]], *, margin: float, visits: int) -> list[dict[str, Any]]:
+    """Returns pairs without those of branches that differ by less than a margin, or were visited too seldom to tell."""
+    return [
+        row
+        for row in rows
+        if row["pair"] != BRANCH
+        or (row["margin"] >= margin and min(row["chosen_visits"], row["rejected_visits"]) >= visits)
+    ]
 
 
 def _siblings(lesson: Lesson, node: Branch) -> Iterator[dict[str, Any]]:

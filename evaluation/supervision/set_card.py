@@ -15,10 +15,11 @@ from clinical_data.errors import StorageError
 from clinical_data.splits import PATIENT_SCHEME
 from clinical_data.vocabulary import Vocabulary, load_vocabulary, vocabulary_files
 from evaluation.store.run_store import Run
+from evaluation.supervision.cards import VOCABULARIES
 from evaluation.supervision.lessons import Lessons
 from evaluation.supervision.shaping import PREFERENCE, SFT, STEPWISE, Row, length, line_of
 
-CARD, README, VOCABULARIES = "card.json", "README.md", "vocabularies"
+README = "README.md"
 CARD_VERSION = 1
 
 LICENCES = {

@@ -60,9 +60,14 @@ def length(row: Row, kind: str) -> int:
     return len(row["prompt"]) + max(len(row[name]) for name in _TEXTS[kind][1:])
 
 
-def without_reversed(rows: Sequence[Row]) -> list[Row]:
-    """Returns pairs without those that stand there the other way round as well: of these neither teaches anything."""
-    there = {(row["prompt"], row["chosen"], row["rejected"]) for row in rows}
+def without_reversed(rows: Sequence[Row], against: Sequence[Row] | None = None) -> list[Row]:
+    """Returns pairs without those that stand there the other way round as well: of these neither teaches anything.
+
+    Args:
+        rows: the pairs.
+        against: where to look for the other way round; None: in `rows`.
+    """
+    there = {(row["prompt"], row["chosen"], row["rejected"]) for row in (rows if against is None else against)}
     return [row for row in rows if (row["prompt"], row["rejected"], row["chosen"]) not in there]
 
 

@@ -27,9 +27,11 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.splits import TRAIN, TUNING
+from evaluation.supervision.cards import CARD
 from evaluation.supervision.lessons import Lesson, Lessons, step_forms
-from evaluation.supervision.preference import preference_rows
-from evaluation.supervision.set_card import CARD, README, carry_vocabularies, make_card, readme
+from evaluation.supervision.preference import preference_rows, sure_enough
+from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
+from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
 from evaluation.supervision.sft import RECORD, ROLES, of_role, sft_rows
 from evaluation.supervision.shaping import (
     KINDS,
@@ -49,7 +51,6 @@ from evaluation.supervision.shaping import (
 )
 from evaluation.supervision.stepwise import check_label_source, stepwise_rows
 
-MOST_CHARACTERS = 12_000  # about 3,000 tokens of English
 HALVES = {0: "first-half", 1: "second-half"}
 """Half of the patients -> its name."""
 
@@ -68,6 +69,7 @@ class SetOptions:
         half: train.jsonl of one half of the patients alone, 0 or 1 (`clinical_data.splits.half_of`); None: of all.
             tuning.jsonl is of other patients than either half and stays whole.
         role: of sft sets the rows for one model: `generator`, or `peer` (see `sft.of_role`); None: all.
+        least_margin, least_visits: of pairs of branches: less is taken for chance, and left out.
     """
 
     splits: tuple[str, ...] = (TRAIN,)
@@ -78,6 +80,8 @@ class SetOptions:
     label_source: str = RECORD
     half: int | None = None
     role: str | None = None
+    least_margin: float = LEAST_MARGIN
+    least_visits: int = LEAST_VISITS
 
 
 def export_set(
@@ -109,16 +113,28 @@ def export_set(
     dropped = lessons.dropped
     for split in splits:
         files[split] = _shaped([row for row in made if row["split"] == split], kind, options, dropped)
+        if kind == PREFERENCE and split != TRAIN:
+            apart = partial(without_reversed, against=files[TRAIN])
+            files[split] = counted(
+                files[split], apart, f"pair of {split} that {TRAIN} has the other way round", dropped
+            )
         notes[split] = contradictions(files[split], kind)
         if not files[split]:
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in sorted(dropped.items())) or "the runs hold no record"
-            raise BadInputError(
-                f"no row for {split}.jsonl from run {', '.join(run.name for run in lessons.runs)}",
-                hint=f"left out: {reasons}",
-            )
-    card = make_card(kind, lessons, files, options=_as_json(options), contradictions=notes)
+            raise _nothing(lessons, split, any(row["split"] == split for row in made))
+    card = make_card(kind, lessons, files, options=_as_json(options, kind), contradictions=notes)
     _write(out, files, card, lessons)
     return card
+
+
+def _nothing(lessons: Lessons, split: str, some: bool) -> BadInputError:
+    """Returns the error to raise where a file would be empty; `some`: there were rows, and all were left out."""
+    reasons = ", ".join(f"{n} x {reason}" for reason, n in sorted(lessons.dropped.items()))
+    hint = f"left out: {reasons}" if reasons else "the runs hold no record"
+    held = {run.name: run.config.get("split") for run in lessons.runs}
+    if not some and all(has not in (None, split) for has in held.values()):
+        words = ", ".join(f"run {name} is of split {has} alone" for name, has in held.items())
+        hint = f"{words}: replay one of split {split}, and name both with --run"
+    return BadInputError(f"no row for {split}.jsonl from run {', '.join(held)}", hint=hint)
 
 
 def _check(kind: str, options: SetOptions, out: Path) -> None:
@@ -128,6 +144,8 @@ def _check(kind: str, options: SetOptions, out: Path) -> None:
         raise UsageError(f"--split {unknown[0]}: cases of that split are never taught", hint="known: train, tuning")
     if options.most_characters < 0:
         raise UsageError("--max-characters must not be negative")
+    if not 0 <= options.least_margin <= 1 or options.least_visits < 1:
+        raise UsageError("--least-margin must be between 0 and 1, --least-visits at least 1")
     check_label_source(options.label_source)
     if kind != STEPWISE and options.label_source != RECORD:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
@@ -174,13 +192,19 @@ def _shaped(rows: list[Row], kind: str, options: SetOptions, dropped: Counter[st
     shorter = partial(short_enough, kind=kind, characters=most)
     rows = counted(rows, shorter, f"row of more than {most} characters", dropped)
     if kind == PREFERENCE:
+        sure = partial(sure_enough, margin=options.least_margin, visits=options.least_visits)
+        what = (
+            f"pair of branches by less than {options.least_margin:g}, or over fewer than {options.least_visits} visits"
+        )
+        rows = counted(rows, sure, what, dropped)
         rows = counted(rows, without_reversed, "pair that stands there the other way round", dropped)
     if options.balance:
         rows = counted(rows, balanced, "row of a larger class (balance)", dropped)
     return rows
 
 
-def _as_json(options: SetOptions) -> dict[str, Any]:
+def _as_json(options: SetOptions, kind: str) -> dict[str, Any]:
+    of_pairs = {"least_margin": options.least_margin, "least_visits": options.least_visits}
     return {
         "steps": list(options.steps),
         "answers_only": options.answers_only,
@@ -189,6 +213,7 @@ def _as_json(options: SetOptions) -> dict[str, Any]:
         "label_source": options.label_source,
         "patients": "all" if options.half is None else HALVES[options.half],
         "role": options.role or "all",
+        **(of_pairs if kind == PREFERENCE else {}),
     }
 
 

@@ -17,8 +17,10 @@ from typing import Any
 
 from clinical_data.errors import BadInputError
 from clinical_data.vocabulary import load_vocabulary
+from evaluation.supervision.cards import VOCABULARIES
 from evaluation.supervision.fine_tune import Tokens, Tuning, fine_tune
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher
+from evaluation.supervision.sft import END
 from evaluation.supervision.tuning_rows import TuningRow
 from search.models.choice_walk import ChoiceWalk, Menu, make_menu
 from search.models.embedded import go_offline
@@ -42,8 +44,6 @@ from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
 )
 
 Ids = tuple[int, ...]
-END = "\n"
-VOCABULARIES = "vocabularies"  # folder of a set, for prompts that name no answers
 OFFER, OFFER_END = ANSWERS.strip().split("{answers}")  # "Possible answers: ", "."
 WINDOW = 40  # groups looked at together for a collapse
 COLLAPSED = 0.95  # share of all their answers that one answer may not reach
@@ -201,6 +201,9 @@ class TtrlTuning(Tuning):
             self._labels[prompt] = label if self._settings.labels == "peer" else ""
         if rows and not found and not left_out:
             raise BadInputError("no prompt that asks for one of several answers", file=rows[0].file)
+        if rows and self._settings.labels == "peer" and found and not any(self._labels.values()):
+            hint = "take --labels vote, or export a run whose peer verified answers that the record agrees with"
+            raise BadInputError("no answer of the set has the label source peer", file=rows[0].file, hint=hint)
         return Tokens([{"prompt": ids} for ids in found.values()], left_out)
 
     def _trainer(self) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import StorageError
+from evaluation.supervision.cards import CARD, VOCABULARIES
 from evaluation.supervision.fine_tune_checkpoints import write_json
-from search.models.adapters import CARD
+from evaluation.supervision.fine_tune_settings import used_by
 
 COLUMNS = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
 VOTED = ("reward", "majority_ratio", "vote_entropy")  # of TTRL, whose loss says little
@@ -59,6 +61,22 @@ def write_outputs(out: Path, card: Mapping[str, Any], history: Sequence[Mapping[
     write_json(out / CARD, card)
 
 
+def carried_files(folder: Path) -> list[Path]:
+    """Returns the files of the vocabularies that a training set carries."""
+    return sorted(path for path in (folder / VOCABULARIES).glob("*") if path.is_file())
+
+
+def carry_files(data: Path, out: Path) -> None:
+    """Copies the vocabularies of a training set into the folder of the model tuned on it, so that it keeps its answers.
+
+    Raises:
+        OSError: a file cannot be copied.
+    """
+    for path in carried_files(data):
+        (out / VOCABULARIES).mkdir(exist_ok=True)
+        shutil.copyfile(path, out / VOCABULARIES / path.name)
+
+
 def draw_loss(history: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Draws the loss over the steps, of the rows trained on and of the tuning rows, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to load, and needs no display
@@ -85,12 +103,13 @@ def readme(out: Path, card: Mapping[str, Any]) -> str:
     settings, base, figures = card["settings"], card["base"], card["figures"]
     whole = "It is a whole model." if settings["full"] else "It is a LoRA adapter, merged into its base when loaded."
     use = USES.get(settings["method"], "`--generator {folder}` or `--peer {folder}`")
+    used = used_by(settings["method"]) - {"base", "full"}
     rows = {
         "state": card["status"],
         "base": f"`{base['spec']}` ({base['name']}), revision `{base['revision']}`",
         "weights tuned": f"{figures['trainable']:,} of {figures['parameters']:,}",
         "rows": f"{card['data']['rows']} to learn from, {card['data']['tuning_rows']} to tell when to stop",
-        "settings": ", ".join(f"{name} {value}" for name, value in settings.items() if name not in ("base", "full")),
+        "settings": ", ".join(f"{name} {value}" for name, value in settings.items() if name in used),
         "figures": ", ".join(f"{name} {_number(value)}" for name, value in figures.items() if value is not None),
         "versions": ", ".join(f"{name} {value}" for name, value in card["software"].items()),
         "training set": ", ".join(f"{name} `{value}`" for name, value in card["data"]["sha256"].items()),

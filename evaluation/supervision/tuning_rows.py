@@ -142,6 +142,48 @@ def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
     return TuningSet(folder, train, tuning, hashes, versions_of(card), card)
 
 
+def patients_of(data: TuningSet) -> dict[str, Any]:
+    """Returns what the card of a tuned model says of the patients: how they were split, and who they were, by hash.
+
+    Returns:
+        `split_scheme` (empty where the set has no card); `splits`, the files used; `train` and `tuning`, the sorted
+        SHA-256 of the patient ids of each file (never an id); `unnamed`, rows that name no patient.
+    """
+    rows = {"train": data.train, "tuning": data.tuning}
+    hashed = {
+        name: sorted({hashlib.sha256(row.patient.encode()).hexdigest() for row in of_file if row.patient})
+        for name, of_file in rows.items()
+    }
+    return {
+        "split_scheme": data.card.get("split_scheme") or "",
+        "splits": [name for name, of_file in rows.items() if of_file],
+        **hashed,
+        "unnamed": sum(not row.patient for of_file in rows.values() for row in of_file),
+    }
+
+
+def with_base(patients: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns whom a model was tuned on, those included that its base was tuned on, as the card of the base tells."""
+    before = base.get("patients") or {}
+    together = {name: sorted({*patients[name], *(before.get(name) or ())}) for name in ("train", "tuning")}
+    scheme = patients["split_scheme"] or before.get("split_scheme") or ""
+    unnamed = patients["unnamed"] + int(before.get("unnamed") or 0)
+    return {**patients, **together, "split_scheme": scheme, "unnamed": unnamed}
+
+
+def check_scheme(base: Mapping[str, Any], data: TuningSet, *, name: str) -> None:
+    """Raises BadInputError where a base was tuned under another scheme of splits than a set.
+
+    What one scheme holds out the other may have taught, so that no case would be left to judge the model by.
+    """
+    then = (base.get("patients") or {}).get("split_scheme")
+    now = data.card.get("split_scheme")
+    if then and now and then != now:
+        message = f"splits of scheme {now}, but the base {name} was tuned on splits of scheme {then}"
+        hint = "export runs of that scheme, or take another --base"
+        raise BadInputError(message, file=data.folder / CARD, field="split_scheme", hint=hint)
+
+
 def versions_of(card: Mapping[str, Any]) -> dict[str, str]:
     """Returns what a training set, or a model tuned on one, depends on, as its card tells it.
 
@@ -187,7 +229,7 @@ def _hashes(folder: Path, card: Mapping[str, Any]) -> dict[str, str]:
 def _rows(path: Path, method: Method, target: str) -> Iterator[TuningRow]:
     form = FORMS[method]
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _row(line, path, number, form, TARGETS[target])

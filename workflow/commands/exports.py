@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from clinical_data.errors import UsageError
+from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
 from workflow.commands.common import DEFAULT_DB, Db, database, say
-
-MOST_CHARACTERS = 12_000
 
 
 def export_command(
@@ -41,6 +40,12 @@ def export_command(
     role: Annotated[
         str, typer.Option("--role", help="Of sft rows those for the generator or the peer; all when left out.")
     ] = "",
+    least_margin: Annotated[
+        float, typer.Option("--least-margin", help="Of preference pairs of branches: smallest margin that is taught.")
+    ] = LEAST_MARGIN,
+    least_visits: Annotated[
+        int, typer.Option("--least-visits", help="Of preference pairs of branches: rollouts that each side must have.")
+    ] = LEAST_VISITS,
 ) -> None:
     """Makes a training set from stored runs: cases of the train split alone, with a card that says what is in it."""
     from evaluation.supervision.training_sets import HALVES, SetOptions, export_set
@@ -57,6 +62,8 @@ def export_command(
         label_source=label_source,
         half=named[patients],
         role=role or None,
+        least_margin=least_margin,
+        least_visits=least_visits,
     )
     with database(db) as engine:
         card = export_set(engine, kind, run, out, options)

@@ -102,7 +102,10 @@ def ttrl_command(
         float, typer.Option("--least-share", help="Smallest majority of a group that is rewarded.")
     ] = 0.5,
     labels: Annotated[
-        str, typer.Option("--labels", help="vote (of the group), or peer: answers of the set that a peer stood by.")
+        str,
+        typer.Option(
+            "--labels", help="vote (of the group), or peer: answers that a peer stood by and the record agreed with."
+        ),
     ] = "vote",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts in one pass.")] = 2,
     accumulate: Accumulate = 1,
