@@ -29,7 +29,9 @@ from search.desk import GENERATOR
 def check_label_source(name: str) -> None:
     """Raises UsageError for a label source that does not exist, or not yet."""
     if name not in LABEL_SOURCES:
-        raise UsageError(f"no label source named {name}", hint=f"known: {', '.join(s for s in LABEL_SOURCES if s != REVIEWER)}")
+        raise UsageError(
+            f"no label source named {name}", hint=f"known: {', '.join(s for s in LABEL_SOURCES if s != REVIEWER)}"
+        )
     if name == REVIEWER:
         raise UsageError("label source reviewer is not available yet", hint="no ratings of reviewers are stored")
 

@@ -94,7 +94,7 @@ def test_a_turn_that_was_cut_is_not_taught_but_stays_in_prompts(shelf):
 
 def test_pairs_by_hand(shelf):
     shelf.add(shelf.begin("r"), 1, TRAIN[0], "J18.9")
-    rows, card = exported(shelf, "preference")
+    rows, card = exported(shelf, "preference", least_visits=1)
     branch = rows[0]
     assert (branch["pair"], branch["prompt"]) == ("branch", OPENING + THOUGHT)
     assert (branch["chosen"], branch["rejected"]) == (f"{SECOND}\n", f"{FIRST}\n")
@@ -108,6 +108,38 @@ def test_pairs_by_hand(shelf):
         OPENING + THOUGHT + SECOND + CUE: (" pneumonia\n", " heart failure\n", 0.4),
     }
     assert card["splits"]["train"]["by"]["pair"] == {"branch": 1, "conclusion": 3}
+    assert (card["options"]["least_margin"], card["options"]["least_visits"]) == (0.01, 1)
+
+
+def test_pairs_of_branches_that_may_be_chance_are_left_out(shelf):
+    shelf.add(shelf.begin("r"), 1, TRAIN[0], "J18.9")
+    rows, card = exported(shelf, "preference")  # the chosen thought was visited once
+    assert {r["pair"] for r in rows} == {"conclusion"}
+    assert card["left_out"] == {"pair of branches by less than 0.01, or over fewer than 2 visits": 1}
+    for least, kept in ((0.39, 1), (0.41, 0)):
+        rows, _ = exported(shelf, "preference", least_visits=1, least_margin=least)
+        assert sum(r["pair"] == "branch" for r in rows) == kept
+
+
+def test_a_tuning_pair_that_train_has_the_other_way_round_is_left_out(shelf):
+    """After the same prompts pneumonia is right for a taught patient, and heart failure for one of the tuning split."""
+    run = shelf.begin("r")
+    shelf.add(run, 1, TRAIN[0], "J18.9")
+    shelf.add(run, 2, PATIENTS["tuning"][0], "I50.9")
+    shelf.add(run, 3, PATIENTS["tuning"][1], "A41.9")
+    rows, card = exported(shelf, "preference", splits=("train", "tuning"))
+    tuning = [json.loads(line) for line in (shelf.folder / "preference" / "tuning.jsonl").read_text().splitlines()]
+    taught = {(r["prompt"], r["chosen"], r["rejected"]) for r in rows}
+    assert not [r for r in tuning if (r["prompt"], r["rejected"], r["chosen"]) in taught]
+    assert {r["case_id"] for r in tuning} == {"fhir-3"}  # after the first thought 2 and 3 contradict each other
+    assert card["left_out"]["pair of tuning that train has the other way round"] == 2
+
+
+def test_a_split_that_no_run_holds_is_named(shelf):
+    shelf.add(shelf.begin("r", split="train"), 1, TRAIN[0], "J18.9")
+    with pytest.raises(BadInputError, match=r"no row for tuning\.jsonl") as caught:
+        exported(shelf, "sft", splits=("train", "tuning"))
+    assert "run r is of split train alone" in caught.value.hint
 
 
 def test_no_pair_of_siblings_where_none_raised_the_label(shelf):

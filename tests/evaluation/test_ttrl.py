@@ -115,6 +115,13 @@ def test_it_learns_its_own_vote(base, settings, tmp_path):
     assert sharpness(tmp_path / "out") > sharpness(base)
 
 
+def test_a_set_without_labels_of_a_peer_is_refused(settings, tmp_path):
+    rows = [{"prompt": p, "completion": " cramp\n", "label_source": "record", "turn": "answer"} for p in PROMPTS]
+    with pytest.raises(BadInputError, match="no answer of the set has the label source peer"):
+        train_ttrl(write_set(tmp_path / "set", rows), tmp_path / "out", replace(settings, labels="peer"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_of_the_peer_lead_it(base, settings, tmp_path):
     rows = [{"prompt": p, "completion": " cramp\n", "label_source": "peer", "turn": "answer"} for p in PROMPTS]
     train_ttrl(write_set(tmp_path / "set", rows), tmp_path / "out", replace(settings, labels="peer"))

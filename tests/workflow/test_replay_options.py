@@ -272,6 +272,11 @@ def test_a_run_is_confined_to_the_cases_of_a_file(
     assert "cases" not in make_config(options)
 
 
+def test_a_list_of_cases_may_begin_with_a_byte_order_mark(options: ReplayOptions, tmp_path: Path) -> None:
+    (tmp_path / "cases.txt").write_text("fhir-e001\nfhir-e000\n", encoding="utf-8-sig")
+    assert make_config(replace(options, cases=str(tmp_path / "cases.txt")))["cases"] == ["fhir-e000", "fhir-e001"]
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
 def test_a_list_of_cases_must_hold_some(options: ReplayOptions, tmp_path: Path, text: str) -> None:
     (tmp_path / "cases.txt").write_text(text, encoding="utf-8")
@@ -283,5 +288,5 @@ def test_a_list_of_cases_must_hold_some(options: ReplayOptions, tmp_path: Path, 
 
 def test_a_listed_case_must_be_there(options: ReplayOptions, fill: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "cases.txt").write_text("fhir-e000\nfhir-e077\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"no case fhir-e077 \(1 of 2"):
+    with pytest.raises(UsageError, match=r"cases\.txt: no case fhir-e077 \(1 of 2"):
         replay(fill(2), "some", replace(options, cases=str(tmp_path / "cases.txt")))
