@@ -14,6 +14,7 @@ from evaluation.metrics import ScoredStep, Value, better, comparable, difference
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer
 from evaluation.store.run_store import Run, RunStore, differing_keys
+from evaluation.taught_patients import TaughtPatients
 from search.trajectory import Status
 
 _HINDSIGHT = "hindsight"
@@ -36,7 +37,8 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
 
     Returns:
         `{"a": NAME, "b": NAME, "differs": {OPTION: [of a, of b]}, "notes": [TEXT], "steps": {STEP: {"n": shared
-        case-steps, "labelled": those with a label, "metrics": {NAME: M}}}}` where M is `{"a", "b", "difference",
+        case-steps, "labelled": those with a label, "metrics": {NAME: M}, "taught": {"a": T, "b": T}}}}`, T as in
+        `score_run`, where M is `{"a", "b", "difference",
         "low", "high", "n", "seed", "discordant", "better"}`: the means of both runs over the n case-steps that have a
         value in both, a - b with its interval, and the patients that differ; `"reason"` "few discordant ..." where
         they are fewer than ten, so that the interval is not to be trusted. Of figures that are 0 or 1 per case-step
@@ -65,15 +67,25 @@ def compare_runs(engine: Engine, one: str, other: str, *, seed: int = 0) -> dict
         )
     _refuse_mixed(pairs, one, other)
     steps: dict[str, Any] = {}
+    taught = TaughtPatients(one), TaughtPatients(other)
     for step in dict.fromkeys(a.record.step for a, _ in pairs):
-        own = [(a.scored, b.scored) for a, b in pairs if a.record.step == step]
-        steps[step] = _step(own, scorers[0].key_of(step), seed)
+        here = [pair for pair in pairs if pair[0].record.step == step]
+        steps[step] = _step([(a.scored, b.scored) for a, b in here], scorers[0].key_of(step), seed)
+        steps[step]["taught"] = {
+            side: of_run.count(pair[i].record for pair in here)
+            for i, (side, of_run) in enumerate(zip(("a", "b"), taught, strict=True))
+        }
+    told = [
+        note
+        for side, of_run in zip(("a", "b"), taught, strict=True)
+        for note in of_run.notes(step["taught"][side] for step in steps.values())
+    ]
     alone = [len(runs_own) - len(shared) for runs_own in (first, second)]
     return {
         "a": one,
         "b": other,
         "differs": _differing(*runs),
-        "notes": _notes(pairs, one, other, alone),
+        "notes": _notes(pairs, one, other, alone) + told,
         "steps": steps,
     }
 

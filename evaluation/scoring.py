@@ -16,6 +16,7 @@ from evaluation.metrics.sets import of_level
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer, by_step, rescored
 from evaluation.store.run_store import RunStore
+from evaluation.taught_patients import TaughtPatients
 from evaluation.visible_text import VisibleText, visible_texts
 from search.trajectory import Status
 
@@ -100,8 +101,10 @@ def score_run(
         regression: fit the regression baseline, which reads every labelled case of the train split.
 
     Returns:
-        `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M}}}}`
-        where M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval (or `"interval": "exact"` of a share
+        `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M},
+        "taught": {"train": N, "tuning": N}}}}`, with `"notes": [TEXT]` if a reader must know something first. Taught:
+        case-steps of patients that a model of the run was tuned on, or stopped early by (None: cannot be told).
+        M is `{"value", "low", "high", "n"}`, with `"seed"` of the interval (or `"interval": "exact"` of a share
         of 0 or 1) and `"reason"` where value or interval is None. Metrics: see `evaluation.metrics.summarise`, and
         `gain_over_BASELINE`, the paired difference of the first answer at the level of the answer key (of sets, of the
         F1 there), and `gain_over_BASELINE_LEVEL` at other levels that may be headlined; with `"level"`, `"discordant"`,
@@ -127,11 +130,14 @@ def score_run(
     order = [*(s for s in run.config.get("steps", ()) if s in pairs), *pairs]
     runs = {step: _step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
     texts = _texts(engine, scorer, runs, regression)
-    steps = {}
+    steps, taught = {}, TaughtPatients(run.name)
     for step, own in runs.items():
         full = reason if companion is None else theirs.get(step, [])
         steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed, regression)
-    return {"run": run.name, "steps": steps}
+        applicable = [r for r in own.records if r.status != Status.NOT_APPLICABLE]
+        steps[step]["taught"] = taught.count(applicable)
+    notes = taught.notes(of_step["taught"] for of_step in steps.values())
+    return {"run": run.name, "steps": steps, **({"notes": notes} if notes else {})}
 
 
 def _step_run(

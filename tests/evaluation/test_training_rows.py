@@ -147,7 +147,7 @@ def test_no_pair_of_siblings_where_none_raised_the_label(shelf):
     run = shelf.begin("r")
     shelf.add(run, 1, TRAIN[0], "I50.9")
     shelf.add(run, 2, TRAIN[1], "N17.9")
-    rows, _ = exported(shelf, "preference")
+    rows, _ = exported(shelf, "preference", least_visits=1)
     pairs = {r["case_id"]: (r["chosen"], r["rejected"]) for r in rows if r["pair"] == "branch"}
     assert pairs == {"fhir-1": (f"{FIRST}\n", f"{SECOND}\n")}
 

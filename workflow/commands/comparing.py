@@ -34,6 +34,8 @@ def score_command(
         show_rows(result_table(score), title=f"run {run}")
         for remark in result_remarks(score):
             say(remark)
+    for note in score.get("notes", ()):
+        say(f"note: {note}")
 
 
 def compare_command(
@@ -50,6 +52,8 @@ def compare_command(
         result = compare_runs(engine, run_a, run_b, seed=seed)
     if as_json:
         show_json(result)
+        for note in result["notes"]:
+            say(f"note: {note}")
         return
     rows = comparison_table(result)
     for step in dict.fromkeys(
