@@ -37,6 +37,8 @@ class TuneSettings:
         lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps and
             falls to 0 in a straight line.
         batch_size, accumulate: rows in one pass, and passes to one step.
+        by_length: SFT alone: rows of like length share a batch, so that little is spent on padding; batches are then
+            less mixed.
         max_length: most tokens of a row; longer ones are left out, never cut.
         seed: of the adapter's first weights, of the order of rows and of dropout.
         dtype, device: as in `search.models.local_weights`.
@@ -60,6 +62,7 @@ class TuneSettings:
     lr: float | None = None
     batch_size: int = 8
     accumulate: int = 1
+    by_length: bool = False
     max_length: int = 1024
     seed: int = 0
     dtype: str = "auto"
@@ -127,7 +130,9 @@ _OF_ONE = {
     "temperature": ("ttrl",),
     "least_share": ("ttrl",),
     "labels": ("ttrl",),
-    "patience": ("sft", "dpo"),
+    "patience": ("sft", "dpo", "stepwise"),
+    "by_length": ("sft",),
+    "target": ("stepwise",),
 }
 """Setting -> the methods that use it, where not all do."""
 

@@ -219,7 +219,8 @@ def build_trainer(
         "peft_config": adapter_config(settings),
     }
     if settings.method == "sft":
-        config = trl.SFTConfig(**common, train_sampling_strategy="group_by_length")  # rows of a batch pad one another
+        order = "group_by_length" if settings.by_length else "random"
+        config = trl.SFTConfig(**common, train_sampling_strategy=order)
         make = SftTrainer
     else:
         config = trl.DPOConfig(**common, beta=settings.beta)

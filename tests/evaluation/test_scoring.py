@@ -79,7 +79,8 @@ def test_scores_by_hand(engine, run):
     assert score["run"] == "r"
     assert list(score["steps"]) == [STEP]
     step = score["steps"][STEP]
-    assert set(step) == {"n", "metrics", "baselines"}
+    assert set(step) == {"n", "metrics", "baselines", "taught"}
+    assert step["taught"] == {"train": 0, "tuning": 0}
     assert step["n"] == 7  # labelled case-steps
     values = {name: (m["value"], m["n"]) for name, m in step["metrics"].items()}
     assert next(iter(values)) == "accuracy_category"

@@ -45,6 +45,9 @@ def sft_command(
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate (5e-4; 5e-5 with --full).")] = None,
     batch_size: BatchSize = 8,
     accumulate: Accumulate = 1,
+    by_length: Annotated[
+        bool, typer.Option("--by-length", help="Rows of like length share a batch: less padding, batches less mixed.")
+    ] = False,
     max_length: MaxLength = 1024,
     seed: Seed = 0,
     dtype: Dtype = "auto",
