@@ -417,3 +417,17 @@ def test_the_embedded_model_learns_a_few_answers(tmp_path: Path, plain):
     assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size < 10_000_000
     after = likelihoods(tmp_path / "out", rows)
     assert sum(after) > sum(before) + len(rows)
+
+
+def test_rows_of_like_length_share_a_batch_on_request(base, settings, tmp_path):
+    short = [{"prompt": (3,) * 4, "completion": (4,)}] * 24
+    long = [{"prompt": (3,) * 40, "completion": (4,)}] * 24
+    widths = {}
+    for by_length in (False, True):
+        own = replace(settings, by_length=by_length)
+        model, tokenizer, _ = load_weights(own.base, "fp32", "sdpa", "cpu")
+        trainer = fine_tune_trainers.build_trainer(
+            own, tmp_path, model, tokenizer, [*short, *long], (), dtype=torch.float32, watcher=Noting()
+        )
+        widths[by_length] = sum(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
+    assert 24 * (5 + 41) <= widths[True] < widths[False]
