@@ -166,7 +166,8 @@ class Search:
     def check(self, leaf: Node) -> None:
         """Starts the peer on a trajectory, once."""
         if leaf.node_id not in self.checks:
-            part = verify(self.tree.trajectory(leaf), leaf.path, self.maker)
+            other = not self.desk.models.peer_is_generator
+            part = verify(self.tree.trajectory(leaf), leaf.path, self.maker, other_model=other)
             self.checks[leaf.node_id] = self.desk.start(part)
 
     def candidates(self) -> list[Candidate]:

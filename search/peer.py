@@ -66,7 +66,14 @@ def redacted(turn: Turn, keys: Sequence[str], vocabulary: Vocabulary) -> Turn:
     return replace(turn, text=blank(turn.text), segments=tuple(Segment(blank(s.text)) for s in turn.segments))
 
 
-def verify(trajectory: Trajectory, label: str, generator: TurnMaker) -> Part[Verification]:
+def in_words(turn: Turn) -> Turn:
+    """Returns the turn without the ids it was sampled as, which mean something else to another tokenizer."""
+    return replace(turn, segments=tuple(Segment(s.text) for s in turn.segments))
+
+
+def verify(
+    trajectory: Trajectory, label: str, generator: TurnMaker, *, other_model: bool = False
+) -> Part[Verification]:
     """Lets the peer complete each prefix to a conclusion of its own.
 
     Agreement is the mean over the completions of 1 for the same answer and 0 for another or none; for sets of their
@@ -76,6 +83,7 @@ def verify(trajectory: Trajectory, label: str, generator: TurnMaker) -> Part[Ver
         trajectory: a concluded trajectory.
         label: its path in the tree; the peer's seeds derive from it.
         generator: the maker of the search's own turns.
+        other_model: the peer is not the generator, and may have a tokenizer of its own.
     """
     concluded, vocabulary = trajectory.conclusion, generator.problem.vocabulary
     keys = answer_keys(concluded)
@@ -85,6 +93,8 @@ def verify(trajectory: Trajectory, label: str, generator: TurnMaker) -> Part[Ver
     maker = replace(generator, role=PEER)
     cue = Segment(prompts.PEER_CUE)
     prefixes = [tuple(redacted(t, keys, vocabulary) for t in trajectory.turns[:k]) for k in at]
+    if other_model:
+        prefixes = [tuple(map(in_words, turns)) for turns in prefixes]
     spots = [maker.spot(turns, f"{label}|cut{k}") for k, turns in zip(at, prefixes, strict=True)]
     drawn = yield [maker.ask("think", (*spot.prompt, cue), spot.label) for spot in spots]
     done = [

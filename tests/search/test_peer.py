@@ -6,8 +6,9 @@ from conftest import VOCABULARY, make_problem
 from search import prompts
 from search.actions import Action, ActionKind
 from search.desk import Desk
+from search.mcts import rstar
 from search.models.language_model import Segment
-from search.models.toys import ScriptedModel
+from search.models.toys import RandomModel, ScriptedModel
 from search.peer import boundaries, cuts, redacted, verify
 from search.problem import Models
 from search.settings import SearchSettings
@@ -114,3 +115,21 @@ def test_an_answer_outside_the_vocabulary_is_redacted_and_agreed_upon_by_its_wor
     check, desk = run(path, {"generate": rules, "text": " hm"}, vote="free", votes=3)
     assert (check.agreement, check.answers) == (1.0, ("gall stones",) * 2)
     assert not any("tones" in c.text for c in desk.calls)
+
+
+def test_another_model_is_sent_words_and_never_the_generators_ids():
+    """Ids of sampled turns belong to the tokenizer of whoever sampled them."""
+    sent = []
+
+    class Noting(RandomModel):
+        def generate(self, requests):
+            sent.extend(s for r in requests for s in r.prompt)
+            return super().generate(requests)
+
+    settings = SearchSettings(think=2, ask=2, ask_votes=2, request=2, max_requests=2, stop="never")
+    rstar(make_problem(), Models(Noting(2), RandomModel(9)), settings, 0)
+    assert any(s.token_ids is not None for s in sent)  # the generator goes on from the ids that it sampled
+    sent.clear()
+    rstar(make_problem(), Models(RandomModel(2), Noting(9)), settings, 0)
+    assert sent
+    assert all(s.token_ids is None for s in sent)
