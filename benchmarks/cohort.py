@@ -17,7 +17,7 @@ from clinical_data.case import Case
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from evaluation.matching import in_vocabulary
-from evaluation.store import open_database
+from evaluation.store import existing_database
 from workflow.config import ReplayOptions, make_config, prepare
 from workflow.step import why_not
 
@@ -39,8 +39,7 @@ def order(case_id: str) -> str:
 def cohort(url: str) -> dict[str, list[str]]:
     """Returns split -> ids of the main cohort, in order of their hash."""
     plan = prepare(make_config(ReplayOptions(steps=(STEP,)))).plans[STEP]
-    engine = open_database(url, create=False)
-    try:
+    with existing_database(url) as engine:
         reader, truths = CaseReader(engine), TruthStore(engine)
         found = {}
         for split in ("train", "tuning", "held-out"):
@@ -54,8 +53,6 @@ def cohort(url: str) -> dict[str, list[str]]:
             ]
             found[split] = sorted(kept, key=order)
         return found
-    finally:
-        engine.dispose()
 
 
 def main() -> None:

@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from clinical_data.store.case_reader import CaseReader
 from evaluation.baselines import MAJORITY
 from evaluation.compare import compare_runs
 from evaluation.scoring import score_run
-from evaluation.store import open_database
+from evaluation.store import existing_database
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher
 from evaluation.supervision.shaping import SFT
 from evaluation.supervision.training_sets import SetOptions, export_set
@@ -159,7 +158,7 @@ class Evolution:
     def __init__(self, url: str, options: EvolveOptions, workers: int, watcher: EvolveWatcher) -> None:
         self._url, self._options, self._workers, self._watcher = url, options, workers, watcher
         self._start = Pair(options.replay.generator, options.replay.peer)
-        with _database(url) as engine:
+        with existing_database(url) as engine:
             config = _config(engine, options)
         self._fine_tune = training_functions()["sft"]
         self._check_weights()
@@ -238,7 +237,7 @@ class Evolution:
         for left in out.parent.glob(f".{out.name}-*"):  # of an export that was killed
             shutil.rmtree(left, ignore_errors=True)
         options = SetOptions(answers_only=self._options.answers_only, half=HALF_OF[role], role=role)
-        with _database(self._url) as engine:
+        with existing_database(self._url) as engine:
             figures = export_set(engine, SFT, [run], out, options)["splits"][TRAIN]
         named = ("rows", "cases", "patients", "cold_start_share", "sha256")
         return {"set": str(out), **{name: figures[name] for name in named}}
@@ -254,7 +253,7 @@ class Evolution:
 
     def _judged(self, number: int, pair: Pair, what: str) -> dict[str, Any]:
         done = self._replay(number, TUNING, pair, what)
-        with _database(self._url) as engine:
+        with existing_database(self._url) as engine:
             score = score_run(engine, done["run"], seed=self._options.replay.seed, regression=False)
         steps = {step: _figures(of_step) for step, of_step in score["steps"].items()}
         values = [v for s in steps.values() if (v := s["primary"]["value"]) is not None]
@@ -269,7 +268,7 @@ class Evolution:
             return {"kept": True}
         best = self._best(number)
         ours, theirs = (self._state.rounds[n]["tuning"] for n in (number, best))
-        with _database(self._url) as engine:
+        with existing_database(self._url) as engine:
             found = compare_runs(engine, ours["run"], theirs["run"], seed=self._options.replay.seed)
         gains = {}
         for step, of_step in found["steps"].items():
@@ -280,7 +279,7 @@ class Evolution:
 
     def _check_weights(self) -> None:
         """Raises ModelError before hours of replay where the starting models are not here."""
-        from search.models.local_weights import find_weights
+        from search.models.weight_files import find_weights
 
         for role in HALF_OF:
             find_weights(self._start.spec(role))
@@ -335,12 +334,3 @@ def _figures(of_step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(metric: Mapping[str, Any]) -> dict[str, Any]:
     return {key: metric[key] for key in ("value", "low", "high", "n")}
-
-
-@contextmanager
-def _database(url: str) -> Iterator[Engine]:
-    engine = open_database(url, create=False)
-    try:
-        yield engine
-    finally:
-        engine.dispose()

@@ -10,14 +10,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.case_reader import CaseReader
-from evaluation.store import open_database
+from evaluation.store import existing_database
 from evaluation.store.run_store import Run, RunStore
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
@@ -88,7 +88,7 @@ def replay(
     config = make_config(options)
     prepared = prepare(config)
     _check_workers(workers, prepared)
-    with _database(url) as engine:
+    with existing_database(url) as engine:
         case_ids = _cases_of(engine, prepared, options.cases)
         store = RunStore(engine)
         fresh = name not in {r.name for r in store.runs()}
@@ -121,7 +121,7 @@ def resume(
         UsageError: no such run, or what it depends on has changed since.
         ModelError, StorageError: as `replay`.
     """
-    with _database(url) as engine:
+    with existing_database(url) as engine:
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
         _check_workers(workers, prepared)
@@ -135,15 +135,6 @@ def _check_workers(workers: int, prepared: PreparedRun) -> None:
         raise UsageError("--workers must be at least 1")
     if workers > 1 and prepared.batch_across_cases:
         raise UsageError("--batch-across-cases is for one process", hint="leave out --workers")
-
-
-@contextmanager
-def _database(url: str) -> Iterator[Engine]:
-    engine = open_database(url, create=False)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def case_ids_of(

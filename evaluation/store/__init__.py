@@ -1,11 +1,14 @@
 """The run store, in the same database as the cases, and the door to that database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import Engine
 
 from clinical_data.store.engine import open_engine
 from evaluation import migrations
 
-__all__ = ["open_database"]
+__all__ = ["existing_database", "open_database"]
 
 
 def open_database(url: str, create: bool) -> Engine:
@@ -27,3 +30,17 @@ def open_database(url: str, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def existing_database(url: str) -> Iterator[Engine]:
+    """Opens a database that is there already, and closes it afterwards.
+
+    Raises:
+        StorageError: as `open_database`.
+    """
+    engine = open_database(url, create=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()

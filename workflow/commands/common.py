@@ -99,13 +99,10 @@ def database(url: str) -> Iterator[Engine]:
     Raises:
         StorageError: missing or unusable.
     """
-    from evaluation.store import open_database
+    from evaluation.store import existing_database  # its libraries only for commands that need them
 
-    engine = open_database(url, create=False)
-    try:
+    with existing_database(url) as engine:
         yield engine
-    finally:
-        engine.dispose()
 
 
 @contextmanager
