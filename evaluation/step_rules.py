@@ -1,4 +1,4 @@
-"""How a pathway asks and scores a step, read from the text that a run's configuration holds.
+"""How a pathway asks, teaches and scores a step, read from the text that a run's configuration holds.
 
 The run may be older than the pathways of this program, so its own text decides.
 """
@@ -20,7 +20,7 @@ _WORDING = ("answer_values", "answer_chars")
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """What scoring needs to know of one step.
+    """What scoring and teaching need to know of one step.
 
     Attributes:
         truth: name under which its labels are stored.
@@ -31,6 +31,7 @@ class StepRule:
         opening: catalogue items answered before the search begins.
         items: catalogue items or groups on offer, or `all`.
         catalogue: name of the catalogue.
+        answer_cue: word before the answer in prompts.
         settings: search settings as far as they decide how the record is worded.
     """
 
@@ -42,6 +43,7 @@ class StepRule:
     opening: tuple[str, ...] = ()
     items: str | tuple[str, ...] = "all"
     catalogue: str = "v1"
+    answer_cue: str = ""
     settings: SearchSettings = field(default_factory=SearchSettings)
 
     def clock_of(self, case: Case) -> int | None:
@@ -77,6 +79,7 @@ def _rule(step: Mapping[str, Any], catalogue: str, given: Mapping[str, Any]) -> 
     }
     return StepRule(
         truth=step.get("truth", step["name"]),
+        answer_cue=step.get("answer_cue", ""),
         vocabularies=dict(answer.get("vocabulary") or {}),
         form=answer.get("form", "closed"),
         most=int(answer.get("most") or 1),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from sqlalchemy import Engine
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
@@ -17,6 +16,7 @@ from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation.record import RunRecord
+from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from evaluation.supervision.branches import Leaf
 from evaluation.supervision.targets import Target, keys_of, target_of, vote_after
@@ -24,23 +24,6 @@ from evaluation.supervision.traces import CallBook, opening_of, trace
 from search.desk import GENERATOR
 from search.prompts import TEMPLATE_HASH
 from search.trajectory import Status
-
-
-@dataclass(frozen=True, slots=True)
-class StepForm:
-    """What the pathway of a run says of one step.
-
-    Attributes:
-        truth: name under which its labels are stored.
-        answer_cue: word before the answer in prompts.
-        vocabularies: source -> name of a bundled vocabulary, or a YAML file.
-        most: most answers of a set; None where one answer is asked for.
-    """
-
-    truth: str
-    answer_cue: str
-    vocabularies: dict[str, str]
-    most: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +86,7 @@ class Lessons:
         store = RunStore(self.engine)
         self.runs = [store.get(name) for name in sorted(set(self.names))]
         check_alike(self.runs)
-        known = list(step_forms(self.runs[0].config))
+        known = list(step_rules(self.runs[0].config))
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"no step named {unknown[0]}", hint=f"known: {', '.join(known)}")
 
@@ -116,26 +99,26 @@ class Lessons:
         """
         for run in self.runs:
             splits = split_of_cases(self.engine, run)
-            forms = step_forms(run.config)
+            rules = step_rules(run.config)
             try:
                 for stored in RunStore(self.engine).records(run.run_id):
-                    lesson = self._lesson(run, forms, stored.record, splits.get(stored.record.case_id, ""))
+                    lesson = self._lesson(run, rules, stored.record, splits.get(stored.record.case_id, ""))
                     if lesson is not None:
                         yield lesson
             except StorageError as error:
                 raise StorageError(f"run {run.name}, {error.message}", hint=error.hint) from error
 
-    def _lesson(self, run: Run, forms: dict[str, StepForm], record: RunRecord, split: str) -> Lesson | None:
-        reason = self._why_not(record, split, forms)
+    def _lesson(self, run: Run, rules: dict[str, StepRule], record: RunRecord, split: str) -> Lesson | None:
+        reason = self._why_not(record, split, rules)
         if reason:
             if reason != _OTHER_STEP:
                 self.dropped[reason] += 1
             return None
-        form = forms[record.step]
-        vocabulary = self._vocabulary(form.vocabularies[record.source])
+        rule = rules[record.step]
+        vocabulary = self._vocabulary(rule.vocabularies[record.source])
         _check_hashes(run, record, vocabulary)
-        truth = self._truth(form.truth).get(record.case_id)
-        target, reason = target_of(truth, vocabulary, form.most)
+        truth = self._truth(rule.truth).get(record.case_id)
+        target, reason = target_of(truth, vocabulary, rule.most if rule.form == SET else None)
         if target is None and not self.unlabelled:
             self.dropped[reason] += 1
             return None
@@ -143,13 +126,13 @@ class Lessons:
         book = CallBook(
             calls, int(record.settings.get("turn_tokens", 0)) or _NO_LIMIT, record.settings.get("likelihood", "mean")
         )
-        leaves = self._leaves(run, record, form, target, vocabulary, book)
+        leaves = self._leaves(run, record, rule, target, vocabulary, book)
         if not leaves:
             self.dropped["no trajectory that can be taught"] += 1
             return None
-        return Lesson(run.name, split, record, target, vocabulary, form.answer_cue, book, leaves)
+        return Lesson(run.name, split, record, target, vocabulary, rule.answer_cue, book, leaves)
 
-    def _why_not(self, record: RunRecord, split: str, forms: dict[str, StepForm]) -> str:
+    def _why_not(self, record: RunRecord, split: str, rules: dict[str, StepRule]) -> str:
         """Returns why a case-step is left out unread; empty where it is not."""
         if self.steps and record.step not in self.steps:
             return _OTHER_STEP
@@ -159,7 +142,7 @@ class Lessons:
             return "case of the other half of the patients"
         if record.status in (Status.FAILED, Status.NOT_APPLICABLE):
             return f"step {record.status.replace('_', ' ')}"
-        if record.step not in forms or record.source not in forms[record.step].vocabularies:
+        if record.step not in rules or record.source not in rules[record.step].vocabularies:
             return "no answer vocabulary for this source"
         return "" if record.candidates else "no trajectory"
 
@@ -167,7 +150,7 @@ class Lessons:
         self,
         run: Run,
         record: RunRecord,
-        form: StepForm,
+        rule: StepRule,
         target: Target | None,
         vocabulary: Vocabulary,
         book: CallBook,
@@ -182,7 +165,7 @@ class Lessons:
             if any(turn.imagined for turn in candidate.turns):
                 self.dropped["trajectory with imagined results"] += 1
                 continue
-            traced = trace(candidate, opening, form.answer_cue, book)
+            traced = trace(candidate, opening, rule.answer_cue, book)
             if traced is None:
                 self.dropped["trajectory whose prompts are not stored"] += 1
                 continue
@@ -246,16 +229,6 @@ def _identity(run: Run) -> dict[str, Any]:
         "split scheme": run.config.get("split_scheme", PATIENT_SCHEME),
         **dict(sorted(run.config["hashes"].items())),
     }
-
-
-def step_forms(config: dict[str, Any]) -> dict[str, StepForm]:
-    """Returns step name -> form, from the text of the pathway that a run's configuration holds."""
-    forms = {}
-    for step in yaml.safe_load(config["pathway"]["text"])["steps"]:
-        answer = step["answer"]
-        most = (answer.get("most") or 1) if answer["form"] == "set" else None
-        forms[step["name"]] = StepForm(step["truth"], step["answer_cue"], dict(answer["vocabulary"]), most)
-    return forms
 
 
 def split_of_cases(engine: Engine, run: Run) -> dict[str, str]:

@@ -27,8 +27,9 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.splits import TRAIN, TUNING
+from evaluation.step_rules import step_rules
 from evaluation.supervision.cards import CARD
-from evaluation.supervision.lessons import Lesson, Lessons, step_forms
+from evaluation.supervision.lessons import Lesson, Lessons
 from evaluation.supervision.preference import preference_rows, sure_enough
 from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
@@ -106,7 +107,7 @@ def export_set(
     splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
     unlabelled = kind == STEPWISE and options.label_source != RECORD
     lessons = Lessons(engine, runs, splits, options.steps, options.half, unlabelled)
-    steps = tuple(step_forms(lessons.runs[0].config))
+    steps = tuple(step_rules(lessons.runs[0].config))
     made = in_order(_rows(lessons, kind, options), steps)
     files: dict[str, list[Row]] = {}
     notes: dict[str, dict[str, Any]] = {}
