@@ -1,4 +1,4 @@
-"""Databases for the tests: SQLite files, and schemas of a private PostgreSQL server."""
+"""Databases for the tests: SQLite files, and schemas of a private PostgreSQL server. And torch on one thread."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 _numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch computes on one thread: small models only wait for a second one, and equal runs stay equal."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The progress bar of a replay, on stderr: cases, steps, rollouts, tokens per second, time left."""
+"""Progress on stderr: a bar, or a plain line now and then; of a replay cases, rollouts, speed and time left."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from workflow.runner import Listener
 LINE_EVERY = 30.0  # seconds between lines where no terminal is there to draw a bar
 
 
-class ProgressBar(Listener):
-    """Shows how a run goes. Where stderr is no terminal, a plain line every half minute."""
+class Bar:
+    """A progress bar with one task. Where stderr is no terminal, a plain line every half minute.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: where to draw.
+        unit: what is counted, in the plural.
+    """
+
+    def __init__(self, console: Console, unit: str) -> None:
         self._console = console
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("cases  {task.fields[note]}"),
+            TextColumn(f"{unit}  {{task.fields[note]}}"),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("loading", total=None, note="")
-        self._steps = self._rollouts = self._current = self._computed = 0
-        self._cases = self._finished = 0
-        self._began: float | None = None
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -45,6 +47,23 @@ class ProgressBar(Listener):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def _line(self, text: str, *, at_once: bool = False) -> None:
+        """Writes a plain line where there is no bar, if the last one is half a minute old or it must be `at_once`."""
+        now = time.monotonic()
+        if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY):
+            self._last_line = now
+            self._console.print(text, highlight=False)
+
+
+class ProgressBar(Bar, Listener):
+    """Shows how a run goes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "cases")
+        self._steps = self._rollouts = self._current = self._computed = 0
+        self._cases = self._finished = 0
+        self._began: float | None = None
 
     def started(self, cases: int, done: int, steps: int) -> None:
         """Sets the length of the bar."""
@@ -75,6 +94,4 @@ class ProgressBar(Listener):
         speed = f"  {self._computed / elapsed:,.0f} tokens/s" if elapsed > 1 and self._computed else ""
         note = f"{self._steps} steps  {self._rollouts + self._current} rollouts{speed}"
         self._bar.update(self._task, description="replaying", note=note)
-        if not self._console.is_terminal and now - self._last_line >= LINE_EVERY:
-            self._last_line = now
-            self._console.print(f"{self._finished} of {self._cases} cases, {note}", highlight=False)
+        self._line(f"{self._finished} of {self._cases} cases, {note}")

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from workflow.progress import LINE_EVERY
+from workflow.progress import Bar
 
 SMOOTH = 0.9  # share of the loss shown that comes from earlier steps
 
 
-class TrainingBar:
-    """Shows how a tuning goes. Where stderr is no terminal, a plain line every half minute."""
+class TrainingBar(Bar):
+    """Shows how a tuning goes."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[note]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("loading", total=None, note="")
+        super().__init__(console, "steps")
         self._steps = self._first = 0
         self._loss: float | None = None
         self._tuning: float | None = None
-        self._began = self._last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        self._began = time.monotonic()
 
     def started(self, steps: int, done: int) -> None:
         """Sets the length of the bar."""
@@ -54,12 +30,9 @@ class TrainingBar:
         """Moves the bar by one step."""
         self._loss = loss if self._loss is None else SMOOTH * self._loss + (1 - SMOOTH) * loss
         self._bar.update(self._task, completed=done, note=self._note())
-        now = time.monotonic()
-        if not self._console.is_terminal and (now - self._last_line >= LINE_EVERY or done == self._steps):
-            self._last_line = now
-            each = (now - self._began) / max(done - self._first, 1)
-            left = f"{each:.1f} s a step, {each * (self._steps - done) / 60:.0f} min left"
-            self._console.print(f"{done} of {self._steps} steps, {self._note()}, {left}", highlight=False)
+        each = (time.monotonic() - self._began) / max(done - self._first, 1)
+        left = f"{each:.1f} s a step, {each * (self._steps - done) / 60:.0f} min left"
+        self._line(f"{done} of {self._steps} steps, {self._note()}, {left}", at_once=done == self._steps)
 
     def evaluated(self, done: int, loss: float) -> None:
         """Shows the loss of the tuning rows."""

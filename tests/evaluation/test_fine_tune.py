@@ -23,7 +23,10 @@ from search.models.transformers import TransformersModel
 from search.prompts import TEMPLATE_HASH
 from tests.search.tiny_llama import make_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 
 
 class Noting(SilentWatcher):
@@ -47,14 +50,6 @@ class Noting(SilentWatcher):
 def losses_of(folder, column="loss"):
     with (folder / "loss.csv").open() as file:
         return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 from tuning_sets import write_set
 
@@ -21,7 +20,10 @@ from search.models.registry import load_value_model
 from search.value import ENDINGS
 from tests.search.tiny_llama import letter_ids, make_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 
 OPENING = ("a record.", "\n\npatient: tired.")
 
@@ -39,14 +41,6 @@ def trajectory(noise):
 
 NOISE = random.Random(5)
 ROWS, TUNING = [trajectory(NOISE) for _ in range(32)], [trajectory(NOISE) for _ in range(12)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 from tuning_sets import write_set
 
 from clinical_data.errors import BadInputError, ModelError
@@ -19,17 +18,12 @@ from search.models.transformers import TransformersModel
 from search.prompt_pieces import prompt_pieces
 from tests.search.tiny_llama import make_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 OFFER = "A doctor reviews.\nPossible answers: a cold; burns; cramp.\n\n"
 PROMPTS = [f"{OFFER}Patient: number {c}.\nAnswer:" for c in "uvwx"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import Run
 
 from clinical_data.errors import BadInputError, ModelError, UsageError
@@ -25,19 +24,14 @@ from workflow.config import ReplayOptions
 from workflow.evolve import FIGURES, EvolveOptions, EvolveWatcher, evolve
 from workflow.runner import Listener, Summary
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 
 PATIENTS = {s: [i for i in range(30) if split_of("fhir", f"p{i:03d}") == s] for s in ("train", "tuning", "held-out")}
 FAST = ("--steps", "first", "--rollouts", 2, "--limit", 6, "--tuning-limit", 2, "--lr", 0.01, "--epochs", 1,
         "--batch-size", 4, "--max-length", 4096, "--dtype", "fp32", "--device", "cpu")  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

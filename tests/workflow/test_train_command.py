@@ -3,25 +3,19 @@
 import json
 
 import pytest
-import torch
 
 from tests.search.tiny_llama import make_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 
 ROWS = [
     {"prompt": f"a record.\n\npatient {c}.\nanswer:", "completion": f" {a}\n"}
     for c, a in zip("xyz", ("cold", "burns", "cramp"), strict=True)
 ]
 FAST = ("--lr", "0.01", "--dtype", "fp32", "--device", "cpu", "--batch-size", "2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
