@@ -33,6 +33,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,18 @@ def load_catalogue(name: str = "v1") -> Catalogue:
         UsageError: no such catalogue.
         BadInputError: the file is no valid catalogue.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files(__name__) / f"{name}.yaml"))
+    if not name.endswith((".yaml", ".yml")):
+        return _bundled(name)
+    return _read(Path(name), name)
+
+
+@cache
+def _bundled(name: str) -> Catalogue:
+    """Returns a bundled catalogue; it cannot change while the program runs, and takes long to read."""
+    return _read(Path(str(files(__name__) / f"{name}.yaml")), name)
+
+
+def _read(path: Path, name: str) -> Catalogue:
     if not path.is_file():
         raise UsageError(f"no catalogue named {name}", hint="name a bundled catalogue (v1) or a YAML file")
     raw = path.read_bytes()

@@ -1,7 +1,6 @@
 """A model trained anew at the path of an earlier one does not go on with its run."""
 
 import pytest
-import torch
 from sqlalchemy import delete
 
 from evaluation.store import open_database
@@ -10,12 +9,7 @@ from evaluation.store.tables import case_steps
 from tests.search.tiny_llama import make_tiny
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def revisions(db):
