@@ -12,7 +12,7 @@ from clinical_data.errors import UsageError
 from evaluation.formatting import metric_text
 from evaluation.metrics import ScoredStep, Value, better, comparable, difference, label_means
 from evaluation.record import RunRecord
-from evaluation.record_scoring import RecordScorer
+from evaluation.record_scoring import RecordScorer, without_search
 from evaluation.store.run_store import Run, RunStore, differing_keys
 from evaluation.taught_patients import TaughtPatients
 from search.trajectory import Status
@@ -131,7 +131,7 @@ def _scored(store: RunStore, run: Run, scorer: RecordScorer) -> dict[tuple[str, 
     found = {}
     for stored in store.records(run.run_id):
         scored = scorer.scored(stored)
-        found[scored.key] = _Scored(stored.record, scored)
+        found[scored.key] = _Scored(without_search(stored.record), scored)
     return found
 
 

@@ -228,14 +228,20 @@ def by_step(scored: Iterable[ScoredStep]) -> dict[str, list[ScoredStep]]:
     return dict(found)
 
 
+def without_search(record: RunRecord) -> RunRecord:
+    """Returns a record without what fills memory and scores nothing: its tree, trajectories and opening."""
+    return record.model_copy(update={"tree": None, "candidates": (), "opening": ()})
+
+
 def rescored(store: RunStore, run: Run, scorer: RecordScorer) -> Iterator[tuple[RunRecord, ScoredStep]]:
-    """Yields the case-steps of a run as scored today, and stores labels and marks that changed."""
+    """Yields the case-steps of a run as scored today, their records without the search, and stores what changed of
+    labels and marks."""
     for stored in store.records(run.run_id):
         truth, marks = scorer.marks(stored)
         if (truth, marks) != (stored.truth, stored.match):
             record = stored.record
             store.rescore(run.run_id, (record.case_id, record.step, record.occurrence), truth, marks)
-        yield stored.record, scorer.scored(stored)
+        yield without_search(stored.record), scorer.scored(stored)
 
 
 def _of_search(record: RunRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from clinical_data.sources.step_truth import ACUITY_SYSTEM, ITEM_SYSTEM
 from clinical_data.splits import split_of
 from clinical_data.store.case_store import CaseStore
 from evaluation.record import CandidateRecord
-from evaluation.record_scoring import RecordScorer
+from evaluation.record_scoring import RecordScorer, rescored
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore, StoredRecord
 
@@ -151,3 +151,19 @@ def test_labels_may_steer_cases_of_the_train_split_alone(scorer_of, split):
 def test_the_step_name_is_the_default_truth(scorer_of):
     assert scorer_of(case_of(1, TRAIN[0], "A41.9")).truths(STEP)["fhir-1"].labels
     assert WARD.system
+
+
+def test_records_to_score_are_held_without_their_search(scorer_of):
+    """A tree weighs more than all figures of its case-step; what it says is counted before it goes."""
+    scorer = scorer_of(case_of(1, TRAIN[0], "I50.9"))
+    said = [CandidateRecord(node=i, turns=(), answer_key=k, multiplicity=m, value=0.5, agreement=None)
+            for i, (k, m) in enumerate((("I50", 3), ("J18", 1)))]  # fmt: skip
+    record = record_of("I50", patient=f"fhir-{TRAIN[0]}", candidates=said, tree={"nodes": []})
+    engine = scorer._engine
+    store = RunStore(engine)
+    run = store.get("r")
+    store.put(run.run_id, record, [], {}, [])
+    ((kept, scored),) = rescored(store, run, scorer)
+    assert (kept.tree, kept.candidates, kept.opening) == (None, (), ())
+    assert scored.majority == 0.75
+    assert kept.ranked == record.ranked

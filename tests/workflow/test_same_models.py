@@ -8,7 +8,6 @@ from evaluation.store.run_store import RunStore
 from evaluation.store.tables import case_steps
 from tests.search.tiny_llama import make_tiny
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
