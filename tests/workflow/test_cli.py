@@ -265,6 +265,7 @@ def test_doctor_says_how_to_mend(run: Run) -> None:
     assert code == 4  # no weights in this home
     assert "wardstar models install" in " ".join(out.split())
     assert "not there yet" in out
+    assert out.count("not ok") == 1  # the weights alone
 
 
 @pytest.mark.parametrize(

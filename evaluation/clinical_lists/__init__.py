@@ -1,7 +1,7 @@
 """Two versioned lists that only scoring reads: what must not be missed, and what a guideline requires.
 
-Each entry names ICD-10-CM categories and classes of closed vocabularies, and its source. The files lie beside the
-vocabularies.
+Each entry names ICD-10-CM categories and classes of closed vocabularies, and its source. The files lie beside
+this one: they are no answer vocabularies, and no prompt ever shows them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ClinicalList:
 @cache
 def clinical_list(name: str) -> ClinicalList:
     """Returns a bundled list: `must-not-miss` or `required-items`."""
-    return read_list(Path(str(files("clinical_data") / "vocabularies" / f"{name}.yaml")))
+    return read_list(Path(str(files("evaluation.clinical_lists") / f"{name}.yaml")))
 
 
 def read_list(path: Path) -> ClinicalList:
