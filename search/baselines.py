@@ -19,15 +19,18 @@ from search.world_model import evaluated
 
 
 def one_path(maker: TurnMaker, label: str) -> Part[Trajectory]:
-    """Requests one item after the other up to the limit, thinks once, and concludes."""
+    """Requests one item after the other up to the limit, thinks once, and concludes; without what `actions` leaves out."""
     turns: tuple[Turn, ...] = ()
-    while len(turns) < maker.settings.max_requests and maker.items_left(turns):
+    kinds = maker.settings.kinds
+    requests = maker.settings.max_requests if ActionKind.REQUEST in kinds else 0
+    while len(turns) < requests and maker.items_left(turns):
         spot = maker.spot(turns, f"{label}/request{len(turns)}")
         opened = yield from maker.request(spot)
         turns = (*turns, *(yield from evaluated(maker, spot, opened[:1])))
-    spot = maker.spot(turns, label)
-    thoughts = yield from maker.write(ActionKind.THINK, spot, 1)
-    turns = (*turns, *(yield from evaluated(maker, spot, thoughts[:1])))
+    if ActionKind.THINK in kinds:
+        spot = maker.spot(turns, label)
+        thoughts = yield from maker.write(ActionKind.THINK, spot, 1)
+        turns = (*turns, *(yield from evaluated(maker, spot, thoughts[:1])))
     spot = maker.spot(turns, label)
     turn, conclusion = yield from maker.finish(spot)
     return Trajectory((*turns, *(yield from evaluated(maker, spot, [turn]))), conclusion)

@@ -84,7 +84,7 @@ class Search:
             return []
         if depth_of(kinds) + 1 >= self.maker.settings.depth:
             return [Slot(ActionKind.FINISH)]
-        legal = legal_kinds(kinds)
+        legal = tuple(k for k in legal_kinds(kinds) if k in self.maker.settings.kinds)
         if kinds.count(ActionKind.REQUEST) >= self.maker.settings.max_requests or not self.maker.items_left(turns):
             legal = tuple(k for k in legal if k is not ActionKind.REQUEST)
         if ActionKind.REPHRASE in kinds:

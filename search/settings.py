@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 from clinical_data.errors import UsageError
+from search.actions import ActionKind
 
 # Rules that are chosen by one of several words; value sources and selection rules have tables of their own.
 WORDS: dict[str, tuple[str, ...]] = {
@@ -30,6 +32,8 @@ class SearchSettings:
     """Every choice of a search. Defaults as in search.md.
 
     Attributes:
+        actions: kinds of turn that the search may take, by name, with commas between; `finish` is always among them. The
+            peer takes over with a thought in any case.
         rollouts: rollouts of one search; with prospective chart access, of each commit.
         depth: turns on a path, requests not counted.
         max_requests: requests on a path.
@@ -65,6 +69,7 @@ class SearchSettings:
         selection: name of the final selection rule.
     """
 
+    actions: str = "think, finish, ask, reask, rephrase, request"
     rollouts: int = 16
     depth: int = 5
     max_requests: int = 4
@@ -102,6 +107,11 @@ class SearchSettings:
     value: str = "self_consistency"
     selection: str = "verified"
 
+    @property
+    def kinds(self) -> tuple[ActionKind, ...]:
+        """The kinds of turn that `actions` names."""
+        return _kinds(self.actions)
+
     def with_options(self, **options: Any) -> SearchSettings:
         """Returns settings with some options changed.
 
@@ -114,6 +124,7 @@ class SearchSettings:
         for name, value in options.items():
             _check_type(name, value, getattr(self, name))
         changed = replace(self, **options)
+        changed = replace(changed, actions=", ".join(_kinds(changed.actions)))
         for name in _AT_LEAST_ONE:
             if getattr(changed, name) < 1:
                 raise UsageError(f"{name} must be at least 1")
@@ -126,6 +137,17 @@ class SearchSettings:
         if changed.temperature < 0 or not 0 < changed.top_p <= 1:
             raise UsageError("temperature must not be negative, top_p must lie above 0 and at most at 1")
         return changed
+
+
+@cache
+def _kinds(actions: str) -> tuple[ActionKind, ...]:
+    """Returns kinds of turn named with commas between, each once, in fixed order."""
+    named = {name.strip() for name in actions.split(",")}
+    if unknown := sorted(named - {*ActionKind}):
+        raise UsageError(f"unknown action {unknown[0] or '(empty)'}", hint=f"known: {', '.join(ActionKind)}")
+    if ActionKind.FINISH not in named:
+        raise UsageError("actions must hold finish: without it no search ends")
+    return tuple(kind for kind in ActionKind if kind in named)
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import trl
 from tuning_sets import ANSWERS, PREFERENCE, PROMPTS, SFT, SHUFFLED, likelihoods, write_set
 
 from clinical_data.errors import BadInputError, ModelError, UsageError
 from evaluation.supervision import fine_tune_trainers, tuning_output
-from evaluation.supervision.fine_tune import fine_tune, tokenise
+from evaluation.supervision.fine_tune import Tuning, fine_tune, tokenise
 from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings
 from evaluation.supervision.tuning_rows import read_set
 from search.models.embedded import is_installed
@@ -426,3 +427,17 @@ def test_rows_of_like_length_share_a_batch_on_request(base, settings, tmp_path):
         )
         widths[by_length] = sum(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
     assert 24 * (5 + 41) <= widths[True] < widths[False]
+
+
+def test_the_loss_is_that_of_trl(base, settings, tmp_path):
+    data = write_set(tmp_path / "set", SFT)
+    tuning = Tuning(
+        read_set(data, "sft", "value"), tmp_path / "out", settings, SilentWatcher(), torch.device("cpu"), {}
+    )
+    trainer = tuning._trainer()
+    batch = next(iter(trainer.get_train_dataloader()))
+    ours = trainer.compute_loss(trainer.model, dict(batch))
+    theirs = trl.SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    half = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=2 * (batch["labels"] != -100).sum())
+    assert half.item() == pytest.approx(ours.item() / 2, rel=1e-6)

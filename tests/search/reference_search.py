@@ -80,6 +80,7 @@ class Reference:
             i.item_id not in asked for i in self.maker.problem.items
         ):
             allowed = allowed - {"request"}
+        allowed = {k for k in allowed if k in self.maker.settings.actions.split(", ")}
         return [k for k in ORDER if k in allowed]
 
     def reach(self, place):

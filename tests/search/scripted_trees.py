@@ -85,6 +85,9 @@ class OneByOne:
         return [self.model.score([r])[0] for r in reversed(requests)][::-1]
 
 
+ALL = SearchSettings().actions
+
+
 def random_search(number):
     """Returns problem, models, settings and seed of one random search: the same for the same number, anywhere.
 
@@ -92,6 +95,7 @@ def random_search(number):
     """
     dice = random.Random(number)
     options = SearchSettings(
+        actions=dice.choice((ALL, ALL, ALL, "finish, request", "think, finish, request", "finish, ask, reask")),
         rollouts=dice.choice((1, 2, 3, 5, 8, 12, 18)),
         depth=dice.randint(1, 5),
         max_requests=dice.randint(0, 3),

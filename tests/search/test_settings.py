@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from clinical_data.errors import UsageError
+from search.actions import ActionKind
 from search.settings import PRESETS, WORDS, SearchSettings, preset
 
 
@@ -36,3 +37,17 @@ def test_presets_are_settings():
     with pytest.raises(UsageError) as refused:
         preset("fast")
     assert ", ".join(PRESETS) in str(refused.value.hint)
+
+
+def test_actions_are_known_by_name_and_stand_in_one_order():
+    assert SearchSettings().kinds == tuple(ActionKind)
+    few = SearchSettings().with_options(actions="request,finish , request")
+    assert few.kinds == (ActionKind.FINISH, ActionKind.REQUEST)
+    assert few.actions == "finish, request"  # so that equal choices hash alike
+    for wrong, told in (
+        ("finish, guess", "unknown action guess"),
+        ("think, request", "must hold finish"),
+        ("", "empty"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            SearchSettings().with_options(actions=wrong)

@@ -156,3 +156,12 @@ def test_bad_times_end_with_a_status(strategy, access, problem, script, options)
     assert result.status in (Status.VERIFIED, Status.UNVERIFIED, Status.ABSTAIN)
     assert result.status is Status.VERIFIED or result.reason
     assert all(0.0 <= c.value <= 1.0 for c in result.candidates)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "self-consistency", "best-of-n", "rstar"])
+def test_no_strategy_takes_an_action_that_is_left_out(strategy):
+    settings = replace(SMALL, actions="finish, request", rollouts=6)
+    kinds = {t.action.kind.value for c in search(strategy, settings).candidates for t in c.trajectory.turns}
+    assert kinds == {"finish", "request"}
+    alone = search(strategy, replace(settings, actions="finish"))
+    assert {len(c.trajectory.turns) for c in alone.candidates} == {1}

@@ -59,6 +59,7 @@ def check_shape(tree, settings, opening):
         path = path_to(nodes, node)
         kinds = [n["kind"] for n in path]
         items = [n["item"] for n in path if n["kind"] == "request"]
+        assert {*kinds, *node["open"]} <= {*settings.actions.split(", ")}
         assert all(kind in allowed(kinds[:at]) for at, kind in enumerate(kinds))
         assert "rephrase" not in kinds[1:]
         assert "reask" not in kinds or kinds[kinds.index("reask") - 1] == "ask"
