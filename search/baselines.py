@@ -19,7 +19,7 @@ from search.world_model import evaluated
 
 
 def one_path(maker: TurnMaker, label: str) -> Part[Trajectory]:
-    """Requests one item after the other up to the limit, thinks once, and concludes; without what `actions` leaves out."""
+    """Requests one item after the other up to the limit, thinks once, and concludes, as far as `actions` allow."""
     turns: tuple[Turn, ...] = ()
     kinds = maker.settings.kinds
     requests = maker.settings.max_requests if ActionKind.REQUEST in kinds else 0

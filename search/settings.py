@@ -32,8 +32,8 @@ class SearchSettings:
     """Every choice of a search. Defaults as in search.md.
 
     Attributes:
-        actions: kinds of turn that the search may take, by name, with commas between; `finish` is always among them. The
-            peer takes over with a thought in any case.
+        actions: kinds of turn that the search may take, by name, with commas between; `finish` is always among them.
+            The peer takes over with a thought in any case.
         rollouts: rollouts of one search; with prospective chart access, of each commit.
         depth: turns on a path, requests not counted.
         max_requests: requests on a path.
