@@ -11,6 +11,7 @@ from search.budgets import Budget
 from search.desk import GENERATOR, Desk, Part, together
 from search.mcts import OnRollout, result_of
 from search.problem import Models, SearchProblem
+from search.seeds import derive_random
 from search.settings import SearchSettings
 from search.trajectory import Candidate, SearchResult, Trajectory, Turn, Verification
 from search.turns import TurnMaker
@@ -105,13 +106,52 @@ def full_information(
     desk = Desk(models)
     maker = TurnMaker.begin(problem, settings, seed)
     desk.run(maker.prepare((GENERATOR,)))
-    opened = [maker.opened(item) for item in maker.items_left(())]
-    shown = [t for t in opened if t.answer is not None and t.answer.state is AnswerState.RECORDED]
-    turns = tuple(replace(t, answer=replace(t.answer, cost_usd=0.0)) for t in shown if t.answer is not None)
-    turn, conclusion = desk.run(maker.finish(maker.spot(turns, "full")))
+    turns = _recorded(maker)
+    trajectory = desk.run(_concluded(maker, turns, "full"))
     if on_rollout is not None:
         on_rollout(1)
-    return _result([Trajectory((*turns, turn), conclusion)], desk, maker)
+    return _result([trajectory], desk, maker)
+
+
+def part_information(
+    problem: SearchProblem,
+    models: Models,
+    settings: SearchSettings,
+    seed: int,
+    on_rollout: OnRollout = None,
+    judge: Judge | None = None,
+) -> SearchResult:
+    """Puts a random part of what was recorded by the clock into each of `rollouts` prompts; the majority answers.
+
+    A part holds up to `max_requests` items, of random number and order. Which items were recorded is given away, as in
+    `full-information`; the strategy is there to show charts of every length to a model that learns from its records.
+    """
+    desk = Desk(models)
+    maker = TurnMaker.begin(problem, _unvalued(settings), seed)
+    desk.run(maker.prepare((GENERATOR,)))
+    recorded = _recorded(maker)
+    running = []
+    for i in range(settings.rollouts):
+        random = derive_random(maker.seed, "part", i)
+        most = min(settings.max_requests, len(recorded))
+        turns = tuple(random.sample(recorded, random.randint(0, most)))
+        running.append(desk.start(_concluded(maker, turns, f"part{i}")))
+    desk.finish()
+    if on_rollout is not None:
+        on_rollout(settings.rollouts)
+    return _result([r.result for r in running], desk, maker)
+
+
+def _recorded(maker: TurnMaker) -> tuple[Turn, ...]:
+    """Returns a turn for each item with something recorded by the clock, at no cost."""
+    opened = [maker.opened(item) for item in maker.items_left(())]
+    shown = [t for t in opened if t.answer is not None and t.answer.state is AnswerState.RECORDED]
+    return tuple(replace(t, answer=replace(t.answer, cost_usd=0.0)) for t in shown if t.answer is not None)
+
+
+def _concluded(maker: TurnMaker, turns: tuple[Turn, ...], label: str) -> Part[Trajectory]:
+    turn, conclusion = yield from maker.finish(maker.spot(turns, label))
+    return Trajectory((*turns, turn), conclusion)
 
 
 def _unvalued(settings: SearchSettings) -> SearchSettings:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from clinical_data.errors import UsageError
 from search import mcts
-from search.baselines import best_of_n, full_information, greedy, self_consistency
+from search.baselines import best_of_n, full_information, greedy, part_information, self_consistency
 from search.problem import Models, SearchProblem
 from search.prospective import prospective
 from search.selection import final_rule
@@ -50,9 +50,10 @@ _BY_NAME = {
     "self-consistency": self_consistency,
     "best-of-n": best_of_n,
     "full-information": full_information,
+    "part-information": part_information,
 }
 STRATEGIES: tuple[str, ...] = tuple(_BY_NAME)
-_MANY_PATHS = ("self-consistency", "best-of-n")  # without a tree there is nothing to commit
+_MANY_PATHS = ("self-consistency", "best-of-n", "part-information")  # without a tree there is nothing to commit
 
 
 def settings_of(strategy: str, settings: SearchSettings) -> SearchSettings:

@@ -285,6 +285,7 @@ class Tuning:
                 "folder": data.folder.resolve().name,
                 "sha256": dict(data.hashes),
                 "rows": len(self._train.rows),
+                "sequences": len(trainer.train_dataset),
                 "tuning_rows": len(self._tuning.rows),
                 "too_long": self._train.too_long + self._tuning.too_long,
                 "retokenised": self._train.retokenised + self._tuning.retokenised,

@@ -36,7 +36,8 @@ class TuneSettings:
         epochs: passes over the rows.
         lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps and
             falls to 0 in a straight line.
-        batch_size, accumulate: rows in one pass, and passes to one step.
+        batch_size, accumulate: rows in one pass, and passes to one step; of SFT, a row that another one begins with is
+            learned in that one's pass and does not count.
         by_length: SFT alone: rows of like length share a batch, so that little is spent on padding; batches are then
             less mixed.
         max_length: most tokens of a row; longer ones are left out, never cut.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from search.models.embedded import go_offline
 
@@ -24,6 +24,7 @@ import trl  # noqa: E402
 
 from evaluation.supervision.fine_tune_checkpoints import FOLDER, seal  # noqa: E402
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher  # noqa: E402
+from evaluation.supervision.row_nesting import Taught, nested  # noqa: E402
 
 Ids = tuple[int, ...]
 TokenRow = Mapping[str, tuple[float, ...]]
@@ -133,20 +134,24 @@ class Watch(transformers.TrainerCallback):  # type: ignore[misc]
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def sft_rows(rows: Sequence[TokenRow]) -> Any:
-    """Returns rows as `SftTrainer` wants them: the loss counts the completion alone."""
-    return datasets.Dataset.from_dict(
-        {
-            "input_ids": [[*row["prompt"], *row["completion"]] for row in rows],
-            "labels": [[IGNORED] * len(row["prompt"]) + list(row["completion"]) for row in rows],
-        }
-    )
+def sft_rows(sequences: Sequence[Taught]) -> Any:
+    """Returns sequences as `SftTrainer` wants them: the loss counts what is taught alone."""
+    labels = []
+    for sequence in sequences:
+        kept = {i for begin, end in sequence.spans for i in range(begin, end)}
+        labels.append([token if i in kept else IGNORED for i, token in enumerate(sequence.ids)])
+    return datasets.Dataset.from_dict({"input_ids": [list(s.ids) for s in sequences], "labels": labels})
 
 
 def dpo_rows(rows: Sequence[TokenRow]) -> Any:
     """Returns rows as `DpoTrainer` wants them."""
     parts = ("prompt", "chosen", "rejected")
     return datasets.Dataset.from_dict({f"{part}_ids": [list(row[part]) for row in rows] for part in parts})
+
+
+def prepared(method: str, rows: Sequence[TokenRow]) -> Any:
+    """Returns tokenised rows as the trainer of a method wants them."""
+    return sft_rows(nested(cast("Sequence[Mapping[str, Ids]]", rows))) if method == "sft" else dpo_rows(rows)
 
 
 def adapter_config(settings: TuneSettings) -> Any:
@@ -229,13 +234,13 @@ def build_trainer(
         watcher: who is told how it goes.
         reference: the model that DPO compares with, where all weights are tuned.
     """
-    common = arguments(settings, out, len(train), dtype=dtype, evaluate=bool(tuning))
-    rows = sft_rows if settings.method == "sft" else dpo_rows
+    sets = [prepared(settings.method, rows) for rows in (train, tuning)]
+    common = arguments(settings, out, len(sets[0]), dtype=dtype, evaluate=bool(tuning))
     parts: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
-        "train_dataset": rows(train),
-        "eval_dataset": rows(tuning) if tuning else None,
+        "train_dataset": sets[0],
+        "eval_dataset": sets[1] if tuning else None,
         "peft_config": adapter_config(settings),
     }
     if settings.method == "sft":

@@ -14,7 +14,7 @@ from search.selection import FINAL_RULES
 from search.settings import SearchSettings
 from search.strategies import STRATEGIES
 
-ONE_PATH = ("self-consistency", "best-of-n")  # strategies that refuse a prospective chart
+ONE_PATH = ("self-consistency", "best-of-n", "part-information")  # strategies that refuse a prospective chart
 
 # What a turn may say: equal words, equal but for case and marks, nothing, an answer's own name, and very long words.
 EQUAL = (" Pain since noon.", " pain, since NOON", " pain since noon")

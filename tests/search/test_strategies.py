@@ -15,7 +15,7 @@ from search.trajectory import Status
 
 SMALL = SearchSettings(rollouts=8, depth=4, think=2, ask=2, ask_votes=2, request=2, max_requests=2)
 ONE_ANSWER = replace(VOCABULARY, entries=VOCABULARY.entries[:1])
-COMMITTING = tuple(s for s in STRATEGIES if s not in ("self-consistency", "best-of-n"))
+COMMITTING = tuple(s for s in STRATEGIES if s not in ("self-consistency", "best-of-n", "part-information"))
 RUNS = [*((s, "hindsight") for s in STRATEGIES), *((s, "prospective") for s in COMMITTING)]
 
 
@@ -83,7 +83,7 @@ def test_a_judge_changes_nothing_where_another_value_is_asked_for():
 
 def test_prospective_needs_a_strategy_that_commits():
     settings = replace(SMALL, chart_access="prospective")
-    for strategy in ("self-consistency", "best-of-n"):
+    for strategy in ("self-consistency", "best-of-n", "part-information"):
         with pytest.raises(UsageError, match="prospective needs a search"):
             check_strategy(strategy, settings)
     for strategy in ("greedy", "full-information"):
@@ -165,3 +165,16 @@ def test_no_strategy_takes_an_action_that_is_left_out(strategy):
     assert kinds == {"finish", "request"}
     alone = search(strategy, replace(settings, actions="finish"))
     assert {len(c.trajectory.turns) for c in alone.candidates} == {1}
+
+
+def test_part_information_shows_random_parts_of_what_was_recorded():
+    full = search("full-information").candidates[0].trajectory.turns[:-1]
+    settings = replace(SMALL, rollouts=12, max_requests=2)
+    parts = [c.trajectory.turns[:-1] for c in search("part-information", settings).candidates]
+    assert {len(part) for part in parts} == {0, 1, 2}
+    assert {turn for part in parts for turn in part} <= set(full)
+    assert len(set(parts)) > 3
+    assert parts != [c.trajectory.turns[:-1] for c in search("part-information", settings, 2).candidates]
+    whole = replace(settings, max_requests=99, rollouts=40)
+    longest = max((c.trajectory.turns[:-1] for c in search("part-information", whole).candidates), key=len)
+    assert set(longest) == set(full)

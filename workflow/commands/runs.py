@@ -46,7 +46,10 @@ def replay_command(
     ] = "",
     strategy: Annotated[
         str,
-        typer.Option("--strategy", help="rstar (default), rap, greedy, self-consistency, best-of-n, full-information."),
+        typer.Option(
+            "--strategy",
+            help="rstar (default), rap, greedy, self-consistency, best-of-n, full-information, part-information.",
+        ),
     ] = "",
     value: Annotated[
         str,
