@@ -123,8 +123,10 @@ def part_information(
 ) -> SearchResult:
     """Puts a random part of what was recorded by the clock into each of `rollouts` prompts; the majority answers.
 
-    A part holds up to `max_requests` items, of random number and order. Which items were recorded is given away, as in
-    `full-information`; the strategy is there to show charts of every length to a model that learns from its records.
+    A part holds up to `max_requests` items, of random number and order; each is looked up as a REQUEST would be, so
+    that the record holds how likely the model would have asked for it. Which items were recorded is given away, as in
+    `full-information`; the strategy makes charts of every length for a model to learn from: what those who kept the
+    record looked at, and what followed.
     """
     desk = Desk(models)
     maker = TurnMaker.begin(problem, _unvalued(settings), seed)
@@ -134,8 +136,8 @@ def part_information(
     for i in range(settings.rollouts):
         random = derive_random(maker.seed, "part", i)
         most = min(settings.max_requests, len(recorded))
-        turns = tuple(random.sample(recorded, random.randint(0, most)))
-        running.append(desk.start(_concluded(maker, turns, f"part{i}")))
+        part = random.sample(recorded, random.randint(0, most))
+        running.append(desk.start(_asked_for(maker, part, f"part{i}")))
     desk.finish()
     if on_rollout is not None:
         on_rollout(settings.rollouts)
@@ -147,6 +149,17 @@ def _recorded(maker: TurnMaker) -> tuple[Turn, ...]:
     opened = [maker.opened(item) for item in maker.items_left(())]
     shown = [t for t in opened if t.answer is not None and t.answer.state is AnswerState.RECORDED]
     return tuple(replace(t, answer=replace(t.answer, cost_usd=0.0)) for t in shown if t.answer is not None)
+
+
+def _asked_for(maker: TurnMaker, part: Sequence[Turn], label: str) -> Part[Trajectory]:
+    """Requests given items one after the other, whatever the model would have asked for, and concludes."""
+    turns: tuple[Turn, ...] = ()
+    for turn in part:
+        items = maker.items_left(turns)
+        scores = yield from maker.score_items(maker.spot(turns, label), items)
+        at = [item.item_id for item in items].index(turn.action.item_id)
+        turns = (*turns, replace(turn, logprob=scores.logprobs[at], tokens=len(scores.choice_ids[at])))
+    return (yield from _concluded(maker, turns, label))
 
 
 def _concluded(maker: TurnMaker, turns: tuple[Turn, ...], label: str) -> Part[Trajectory]:

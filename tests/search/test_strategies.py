@@ -168,13 +168,19 @@ def test_no_strategy_takes_an_action_that_is_left_out(strategy):
 
 
 def test_part_information_shows_random_parts_of_what_was_recorded():
-    full = search("full-information").candidates[0].trajectory.turns[:-1]
+    def parts_of(result):
+        return [tuple(t.action.item_id for t in c.trajectory.turns[:-1]) for c in result.candidates]
+
+    (full,) = parts_of(search("full-information"))
     settings = replace(SMALL, rollouts=12, max_requests=2)
-    parts = [c.trajectory.turns[:-1] for c in search("part-information", settings).candidates]
+    result = search("part-information", settings)
+    parts = parts_of(result)
     assert {len(part) for part in parts} == {0, 1, 2}
-    assert {turn for part in parts for turn in part} <= set(full)
+    assert {item for part in parts for item in part} <= set(full)
     assert len(set(parts)) > 3
-    assert parts != [c.trajectory.turns[:-1] for c in search("part-information", settings, 2).candidates]
-    whole = replace(settings, max_requests=99, rollouts=40)
-    longest = max((c.trajectory.turns[:-1] for c in search("part-information", whole).candidates), key=len)
-    assert set(longest) == set(full)
+    assert parts != parts_of(search("part-information", settings, 2))
+    turns = [t for c in result.candidates for t in c.trajectory.turns if t.action.item_id]
+    assert all(t.logprob < 0 < t.tokens and t.answer.cost_usd == 0 for t in turns)
+    assert sum(call.purpose == "request" for call in result.calls) > 0
+    longest = max(parts_of(search("part-information", replace(settings, max_requests=99, rollouts=40))), key=len)
+    assert sorted(longest) == sorted(full)
