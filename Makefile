@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.wardstar-ready
 
-.PHONY: setup demo test check format bench bench-search bench-scale docs clean
+.PHONY: setup demo test test-thorough check format bench bench-search bench-scale docs clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
+# An hour and more: ten times the random searches, a hundred times the altered charts, kills at more moments. Not part of `test`.
+test-thorough: setup
+	WARDSTAR_THOROUGH=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check --no-cache .

@@ -6,8 +6,9 @@ from scripted_trees import random_search
 
 from search.mcts import rstar
 from search.trajectory import Status
+from tests.effort import effort
 
-SEARCHES, PER_TEST = 3600, 300
+SEARCHES, PER_TEST = effort(2400, 24000), 300
 
 
 def paths_of(nodes):

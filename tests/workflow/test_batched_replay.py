@@ -26,6 +26,7 @@ from evaluation.store.tables import generations
 from search.models.registry import load_model
 from search.models.toys import RandomModel
 from search.shared_batches import THREAD
+from tests.effort import effort
 from workflow import case_worker
 from workflow.case_worker import CaseReport
 from workflow.config import ReplayOptions, make_config, read_options
@@ -356,7 +357,7 @@ def done(url: str) -> int:
     return number
 
 
-@pytest.mark.parametrize(("blow", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("blow", "code"), effort([(signal.SIGKILL, -9)], [(signal.SIGKILL, -9), (signal.SIGINT, 130)]))
 def test_a_killed_or_interrupted_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, blow: signal.Signals, code: int
 ) -> None:

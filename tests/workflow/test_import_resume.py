@@ -23,6 +23,7 @@ from clinical_data.sources import ImportJob
 from clinical_data.store import tables
 from clinical_data.store.case_store import CaseStore
 from evaluation.store import open_database
+from tests.effort import effort
 from workflow import importing
 from workflow.import_workspace import fingerprint_of, workspace, workspace_of
 from workflow.importing import SOURCES, find_source, import_cases
@@ -92,7 +93,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return {k: v for k, v in one.items() if k not in LATER} == {k: v for k, v in other.items() if k not in LATER}
 
 
-@pytest.mark.parametrize("source", ["slow", "plain"])
+@pytest.mark.parametrize("source", effort(["slow"], ["slow", "plain"]))
 def test_a_killed_import_ends_as_an_undisturbed_one(
     database_url: str, numbers: Path, tmp_path: Path, source: str
 ) -> None:

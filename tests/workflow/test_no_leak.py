@@ -8,7 +8,6 @@ Traps of clinical.md: 1, 4, 7, 12, 14, 16, 17.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -43,12 +42,13 @@ from clinical_data.case import Case
 from clinical_data.catalogue import Catalogue
 from clinical_data.chart import Chart, open_chart
 from clinical_data.ground_truth import LabelledCase
+from tests.effort import effort
 
 RECORDS: dict[str, RawRecord] = {
     r.source: r for r in (FhirRecord(), MIMIC_IV, MIMIC_III, EICU, MedsRecord(), OsceRecord(), DdxplusRecord())
 }
 TIMED = ("fhir", "mimic-iv", "mimic-iii", "eicu", "meds")  # the others have one moment at which everything is known
-EXAMPLES = int(os.environ.get("WARDSTAR_TEST_LEAKS", "5"))  # per source; a longer search sets more
+EXAMPLES = effort(3, 100)  # per source
 
 
 @pytest.fixture(autouse=True)

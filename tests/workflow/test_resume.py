@@ -16,8 +16,9 @@ import pytest
 from evaluation.rows import prompt_rows, record_rows
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
+from tests.effort import effort
 
-CASES = 12
+CASES, KILLS = effort((6, 1), (12, 5))
 WARDSTAR = (sys.executable, "-c", "from workflow.cli import main; main()")
 
 
@@ -46,7 +47,7 @@ def done(url: str, run: str) -> int:
     return number
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", effort([2], [1, 2]))
 def test_a_killed_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, workers: int
 ) -> None:
@@ -54,7 +55,7 @@ def test_a_killed_replay_resumes_to_the_same_records(
     subprocess.run(command(url, "whole", pathway_file), check=True, capture_output=True)
     dice = random.Random(workers)
     kills = []
-    for _ in range(3):  # each session is killed a little after it has done something more
+    for _ in range(KILLS):  # each session is killed a little after it has done something more
         before = done(url, "killed")
         process = subprocess.Popen(command(url, "killed", pathway_file, workers), stderr=subprocess.DEVNULL)
         wait = time.monotonic() + 60
