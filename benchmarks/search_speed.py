@@ -105,7 +105,7 @@ class GuidedSearch(Search):
             yield from together([self.expand(node, s) for s in at_once if s.children is None and not s.in_flight])
             node = self.tree.nodes[slot.children[child]]
             node.virtual += 1
-        return node
+        return (yield from self.valued(node))
 
 
 class Bench:

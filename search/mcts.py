@@ -103,6 +103,10 @@ class Search:
                 continue
             node = child
             node.virtual += 1
+        return (yield from self.valued(node))
+
+    def valued(self, node: Node) -> Part[Node]:
+        """Gives a concluded node its value, once, and returns it."""
         if node.terminal_value is None:
             node.terminal_value = yield from appraised(self.tree.trajectory(node), self.maker, self.judge)
         return node

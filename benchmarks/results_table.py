@@ -1,0 +1,118 @@
+"""The tables of docs/results.md, made from stored runs: nothing in them is typed.
+
+A plan (`docs/results/plan.yaml`) names sections and their runs. Each section becomes a table of figures with their
+intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON lines.
+
+    python -m benchmarks.results_table sqlite:///eicu.db docs/results/plan.yaml docs/results.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+from evaluation.compare import compare_runs
+from evaluation.formatting import metric_text
+from evaluation.rows import record_rows
+from evaluation.scoring import score_run
+from evaluation.store import existing_database
+from evaluation.store.run_store import RunStore
+
+FIGURES = {
+    "accuracy_answer": "top-1",
+    "top_5": "top-5",
+    "brier": "Brier",
+    "requests": "requests",
+    "unanswerable_requests": "of them unanswered",
+}
+BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
+KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "margin", "rollouts", "requests", "tokens")
+
+
+def figure(metrics, name):
+    """Returns a figure with its interval, in a cell."""
+    metric = metrics.get(name)
+    return metric_text(metric) if metric and metric.get("value") is not None else "-"
+
+
+def tokens_of(rows):
+    """Returns positions computed and drawn per case-step, by all models."""
+    counted = [sum(v for k, v in flat(row.get("tokens") or {}) if k in ("prefilled", "sampled")) for row in rows]
+    return f"{sum(counted) / max(len(counted), 1):,.0f}"
+
+
+def flat(tokens):
+    """Yields the counts of a record's tokens, whether by role or not."""
+    for key, value in tokens.items():
+        if isinstance(value, dict):
+            yield from flat(value)
+        elif isinstance(value, int | float):
+            yield key, value
+
+
+def section_text(engine, plan, section, folder):
+    """Returns a section's tables, and writes its records."""
+    step, store = plan["step"], RunStore(engine)
+    first = key = None
+    lines = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
+    table = [["arm", "n", *FIGURES.values(), "positions a case"]]
+    for arm in section["arms"]:
+        score = score_run(engine, arm["run"], regression=first is None)["steps"][step]
+        first = first or score
+        key = key or next(name for name in score["metrics"] if name.startswith("accuracy_"))
+        rows = list(record_rows(store, store.get(arm["run"])))
+        write_records(folder / f"{arm['run']}.jsonl", rows)
+        cells = [figure(score["metrics"], key if name == "accuracy_answer" else name) for name in FIGURES]
+        table.append([arm["label"], str(score["n"]), *cells, tokens_of(rows)])
+    for name, label in BASELINES.items():
+        levels = (first["baselines"].get(name) or {}).get("levels") or {}
+        cells = [figure(levels, key if n == "accuracy_answer" else n) for n in FIGURES]
+        table.append([label, str(first["n"]), *cells, "-"])
+    lines += [*markdown(table), "", *paired(engine, step, key, section), ""]
+    return "\n".join(lines)
+
+
+def paired(engine, step, key, section):
+    """Returns the table of differences to the section's reference."""
+    reference = section["reference"]
+    named = {arm["run"]: arm["label"] for arm in section["arms"]}
+    table = [[f"top-1 against {named[reference]}", "difference", "patients that differ", "McNemar p"]]
+    for run, label in named.items():
+        if run == reference:
+            continue
+        metric = compare_runs(engine, run, reference)["steps"][step]["metrics"][key]
+        shown = metric_text({"value": metric["difference"], "low": metric["low"], "high": metric["high"]})
+        table.append([label, shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
+    return markdown(table) if len(table) > 1 else []
+
+
+def write_records(path, rows):
+    """Writes what a run answered, without anything of a chart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            ranked = [[h["code"], round(h["probability"], 4)] for h in row["ranked"][:5]]
+            file.write(json.dumps({**{k: row.get(k) for k in KEPT}, "ranked": ranked}, sort_keys=True) + "\n")
+
+
+def markdown(table):
+    """Returns the lines of a table."""
+    head, *rest = (f"| {' | '.join(row)} |" for row in table)
+    return [head, f"|{'---|' * len(table[0])}", *rest]
+
+
+def main():
+    """Writes the page and the records."""
+    url, plan_path, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
+    with existing_database(url) as engine:
+        sections = [section_text(engine, plan, section, plan_path.parent) for section in plan["sections"]]
+    out.write_text("\n".join([plan["head"].strip(), "", *sections]).rstrip() + "\n", encoding="utf-8")
+    print(f"{out}: {len(sections)} sections")
+
+
+if __name__ == "__main__":
+    main()
