@@ -17,7 +17,7 @@ from clinical_data.vocabulary import Vocabulary, load_vocabulary, vocabulary_fil
 from evaluation.store.run_store import Run
 from evaluation.supervision.cards import VOCABULARIES
 from evaluation.supervision.lessons import Lessons
-from evaluation.supervision.shaping import PREFERENCE, SFT, STEPWISE, Row, length, line_of
+from evaluation.supervision.shaping import PREFERENCE, PROMPTS, SFT, STEPWISE, Row, length, line_of
 
 README = "README.md"
 CARD_VERSION = 1
@@ -35,6 +35,7 @@ COUNTED = {
     SFT: ("role", "turn", "label_source", "cold_start", "verified", "source", "run"),
     PREFERENCE: ("pair", "turn", "label_source", "source", "run"),
     STEPWISE: ("label_source", "verified", "source", "run"),
+    PROMPTS: ("label_source", "source", "run"),
 }
 LIMITS = {
     SFT: (
@@ -49,6 +50,7 @@ LIMITS = {
     STEPWISE: (
         "A turn's label says how rollouts through it ended, over few rollouts (`visits`), not whether it is true.",
     ),
+    PROMPTS: ("What most of a group answer is not thereby right.",),
 }
 EVERY_SET = (
     "The recorded answer is what the record shows, not necessarily what was right or could be known at the clock.",
@@ -69,7 +71,7 @@ def make_card(
     """Returns the card of a set as plain data; it holds no time and no place, so that equal sets have equal cards.
 
     Args:
-        kind: `sft`, `preference` or `stepwise`.
+        kind: `sft`, `preference`, `stepwise` or `prompts`.
         lessons: the runs it was made of, read to the end.
         files: split -> rows.
         options: how it was made.

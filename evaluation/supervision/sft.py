@@ -79,8 +79,14 @@ def of_role(rows: Iterable[dict[str, Any]], role: str | None) -> Iterator[dict[s
 
 
 def _merit(leaf: Leaf) -> tuple[Any, ...]:
+    *own, node = _own_merit(leaf)
+    return *own, leaf.likelihood, node
+
+
+def _own_merit(leaf: Leaf) -> tuple[Any, ...]:
+    """Returns by what trajectories are told apart without a label."""
     candidate = leaf.candidate
-    return leaf.verified, candidate.value, candidate.agreement or 0.0, leaf.likelihood, -candidate.node
+    return leaf.verified, candidate.value, candidate.agreement or 0.0, -candidate.node
 
 
 def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str, Any]]:
@@ -106,6 +112,20 @@ def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str
                 yield _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
     if not answers_only:
         yield from _peer_rows(lesson, leaf, target)
+
+
+def prompt_rows(lesson: Lesson) -> Iterator[dict[str, Any]]:
+    """Yields the prompt of the answer that the search found best, by its own lights: no label is looked at."""
+    leaf = max(lesson.leaves, key=_own_merit)
+    for piece in leaf.trace.turns[-1].pieces:
+        if piece.name == ANSWER:
+            yield {
+                "prompt": piece.prompt,
+                "role": GENERATOR,
+                "turn": ANSWER,
+                **origin(lesson),
+                "label_source": VOTE,
+            }
 
 
 def _peer_rows(lesson: Lesson, leaf: Leaf, target: Target) -> Iterator[dict[str, Any]]:

@@ -16,13 +16,14 @@ from evaluation.supervision.traces import ANSWER
 
 Row = dict[str, Any]
 
-SFT, PREFERENCE, STEPWISE = "sft", "preference", "stepwise"
-KINDS = (SFT, PREFERENCE, STEPWISE)
+SFT, PREFERENCE, STEPWISE, PROMPTS = "sft", "preference", "stepwise", "prompts"
+KINDS = (SFT, PREFERENCE, STEPWISE, PROMPTS)
 
 _TEXTS = {
     SFT: ("prompt", "completion"),
     PREFERENCE: ("prompt", "chosen", "rejected"),
     STEPWISE: ("prompt", "completions"),
+    PROMPTS: ("prompt",),
 }
 """Kind -> the columns that a model reads."""
 
@@ -57,7 +58,7 @@ def length(row: Row, kind: str) -> int:
     """Returns the characters of a row: those of its prompt and its longest completion."""
     if kind == STEPWISE:
         return len(row["prompt"]) + sum(map(len, row["completions"]))
-    return len(row["prompt"]) + max(len(row[name]) for name in _TEXTS[kind][1:])
+    return len(row["prompt"]) + max((len(row[name]) for name in _TEXTS[kind][1:]), default=0)
 
 
 def without_reversed(rows: Sequence[Row], against: Sequence[Row] | None = None) -> list[Row]:

@@ -33,10 +33,11 @@ from evaluation.supervision.lessons import Lesson, Lessons
 from evaluation.supervision.preference import preference_rows, sure_enough
 from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
-from evaluation.supervision.sft import RECORD, ROLES, of_role, sft_rows
+from evaluation.supervision.sft import RECORD, ROLES, of_role, prompt_rows, sft_rows
 from evaluation.supervision.shaping import (
     KINDS,
     PREFERENCE,
+    PROMPTS,
     SFT,
     STEPWISE,
     Row,
@@ -92,7 +93,7 @@ def export_set(
 
     Args:
         engine: the database of cases and runs.
-        kind: `sft`, `preference` or `stepwise`.
+        kind: `sft`, `preference`, `stepwise`, or `prompts` (of cases with or without a recorded answer).
         runs: names of the runs; they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
         out: folder to make; one that holds an earlier set is replaced.
         options: how; None: as `SetOptions` has it.
@@ -105,7 +106,7 @@ def export_set(
     options = options or SetOptions()
     _check(kind, options, out)
     splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
-    unlabelled = kind == STEPWISE and options.label_source != RECORD
+    unlabelled = kind == PROMPTS or (kind == STEPWISE and options.label_source != RECORD)
     lessons = Lessons(engine, runs, splits, options.steps, options.half, unlabelled)
     steps = tuple(step_rules(lessons.runs[0].config))
     made = in_order(_rows(lessons, kind, options), steps)
@@ -147,21 +148,28 @@ def _check(kind: str, options: SetOptions, out: Path) -> None:
         raise UsageError("--max-characters must not be negative")
     if not 0 <= options.least_margin <= 1 or options.least_visits < 1:
         raise UsageError("--least-margin must be between 0 and 1, --least-visits at least 1")
-    check_label_source(options.label_source)
-    if kind != STEPWISE and options.label_source != RECORD:
-        raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
-    if kind == STEPWISE and options.answers_only:
-        raise UsageError("--answers-only is for sft and preference sets")
+    _check_kind(kind, options)
     if options.half not in (None, *HALVES):
         raise UsageError(f"no half {options.half} of the patients", hint="known: 0 and 1")
     if options.role not in (None, *ROLES):
         raise UsageError(f"--role {options.role} is unknown", hint=f"known: {', '.join(ROLES)}")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
+        raise UsageError(f"{out} holds something else than a training set", hint="name another folder with --out")
+
+
+def _check_kind(kind: str, options: SetOptions) -> None:
+    """Raises UsageError for an option that the kind of set does not know."""
+    check_label_source(options.label_source)
+    if kind != STEPWISE and options.label_source != RECORD:
+        raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
+    if kind in (STEPWISE, PROMPTS) and options.answers_only:
+        raise UsageError("--answers-only is for sft and preference sets")
+    if kind == PROMPTS and options.balance:
+        raise UsageError("--balance goes by the recorded class, which prompts do not have")
     if options.role is not None and kind != SFT:
         raise UsageError(f"--role is for sft sets; {kind} sets are the generator's")
     if options.balance and kind == STEPWISE and options.label_source != RECORD:
         raise UsageError("--balance goes by the recorded class, which this set does not use")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
-        raise UsageError(f"{out} holds something else than a training set", hint="name another folder with --out")
 
 
 def _rows(lessons: Lessons, kind: str, options: SetOptions) -> Iterator[Row]:
@@ -184,6 +192,8 @@ def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
         return of_role(sft_rows(lesson, answers_only=options.answers_only), options.role)
     if kind == PREFERENCE:
         return preference_rows(lesson, answers_only=options.answers_only)
+    if kind == PROMPTS:
+        return prompt_rows(lesson)
     return stepwise_rows(lesson, options.label_source)
 
 

@@ -63,8 +63,8 @@ FORMS: dict[str, type[_Row]] = {
     "ttrl": _QuestionRow,
     "stepwise": _StepwiseRow,
 }
-KINDS = {"sft": "sft", "dpo": "preference", "ttrl": "sft", "stepwise": "stepwise"}
-"""Method -> the kind of `wardstar export` that writes its rows."""
+KINDS = {"sft": ("sft",), "dpo": ("preference",), "ttrl": ("prompts", "sft"), "stepwise": ("stepwise",)}
+"""Method -> the kinds of `wardstar export` that write its rows, the usual one first."""
 TARGETS = {"value": "values", "label": "labels"}
 """What a value model learns -> the column of a stepwise set that holds it."""
 
@@ -125,12 +125,14 @@ def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
             rows that contradict each other; names file, line and field.
     """
     if not (folder / TRAIN).is_file():
-        hint = f"`wardstar export {KINDS[method]} --out DIR` writes one"
+        hint = f"`wardstar export {KINDS[method][0]} --out DIR` writes one"
         raise BadInputError(f"{folder} is no training set: it has no {TRAIN}", hint=hint)
     card = read_card(folder / CARD)
-    if (kind := card.get("kind", KINDS[method])) != KINDS[method]:
-        hint = f"`wardstar export {KINDS[method]} --out DIR` writes one for {method}"
-        raise BadInputError(f"a set of kind {kind}, not {KINDS[method]}", file=folder / CARD, field="kind", hint=hint)
+    if (kind := card.get("kind", KINDS[method][0])) not in KINDS[method]:
+        hint = f"`wardstar export {KINDS[method][0]} --out DIR` writes one for {method}"
+        raise BadInputError(
+            f"a set of kind {kind}, not {KINDS[method][0]}", file=folder / CARD, field="kind", hint=hint
+        )
     hashes = _hashes(folder, card)
     train = tuple(_rows(folder / TRAIN, method, target))
     if not train:

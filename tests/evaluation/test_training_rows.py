@@ -181,6 +181,21 @@ def test_turn_labels_of_peer_and_vote_need_no_recorded_label(shelf):
     assert "1 x no recorded label" in failed.value.hint
 
 
+def test_prompts_need_no_recorded_label_and_look_at_none(shelf):
+    run = shelf.begin("r")
+    shelf.add(run, 1, TRAIN[0])
+    for number, code in enumerate(("J18.9", "I50.9"), start=2):
+        shelf.add(run, number, TRAIN[number], code)
+    rows, card = exported(shelf, "prompts")
+    assert [r["case_id"] for r in rows] == ["fhir-1", "fhir-2", "fhir-3"]
+    assert {r["prompt"] for r in rows} == {OPENING + THOUGHT + SECOND + CUE}  # verified, of the highest value
+    assert all({"completion", "answer"}.isdisjoint(r) for r in rows)
+    assert (card["kind"], card["left_out"]) == ("prompts", {})
+    for options in ({"answers_only": True}, {"balance": True}, {"role": "peer"}, {"label_source": "peer"}):
+        with pytest.raises(UsageError):
+            exported(shelf, "prompts", **options)
+
+
 def test_only_the_splits_asked_for_and_never_held_out(shelf):
     run = shelf.begin("r")
     for number, patient in enumerate((TRAIN[0], TUNING[0], HELD_OUT[0], TUNING[1]), start=1):

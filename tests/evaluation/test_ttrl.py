@@ -13,6 +13,7 @@ from evaluation.supervision import ttrl, tuning_output
 from evaluation.supervision.fine_tune_settings import TuneSettings
 from evaluation.supervision.fine_tune_trainers import StoppedError
 from evaluation.supervision.ttrl import Ballot, carried, entropy, majority, offered, train_ttrl
+from evaluation.supervision.tuning_rows import read_set
 from search.models.language_model import ScoreRequest
 from search.models.transformers import TransformersModel
 from search.prompt_pieces import prompt_pieces
@@ -107,6 +108,13 @@ def test_it_learns_its_own_vote(base, settings, tmp_path):
         ratios = [float(row["majority_ratio"]) for row in csv.DictReader(file)]
     assert sum(ratios[-4:]) > sum(ratios[:4]) + 0.4
     assert sharpness(tmp_path / "out") > sharpness(base)
+
+
+def test_a_set_of_prompts_is_for_ttrl_alone(settings, tmp_path):
+    data = write_set(tmp_path / "set", [{"prompt": p, "turn": "answer"} for p in PROMPTS], card={"kind": "prompts"})
+    assert len(read_set(data, "ttrl").train) == len(PROMPTS)
+    with pytest.raises(BadInputError, match="a set of kind prompts, not sft"):
+        read_set(data, "sft")
 
 
 def test_a_set_without_labels_of_a_peer_is_refused(settings, tmp_path):

@@ -13,7 +13,7 @@ from workflow.commands.common import DEFAULT_DB, Db, database, say
 
 
 def export_command(
-    kind: Annotated[str, typer.Argument(help="sft, preference or stepwise.")],
+    kind: Annotated[str, typer.Argument(help="sft, preference, stepwise, or prompts (for ttrl).")],
     run: Annotated[list[str], typer.Option("--run", help="Name of a run; may be given several times.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make; one that holds an earlier set is replaced.")],
     db: Db = DEFAULT_DB,
