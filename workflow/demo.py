@@ -16,7 +16,7 @@ RUN = "demo"
 BASELINE = "demo-full-information"
 
 # At most 5 minutes on 2 cores: a few cases, a small tree. `--full` takes all cases.
-CASES = 6
+CASES = 4
 SEED = 7
 SETTINGS: dict[str, Any] = {
     "rollouts": 6,
