@@ -29,7 +29,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
-# An hour and more: ten times the random searches, a hundred times the altered charts, kills at more moments. Not part of `test`.
+# Hours: ten times the random searches, thirty times the altered charts and files, kills at more moments. Not part of `test`.
 test-thorough: setup
 	WARDSTAR_THOROUGH=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 

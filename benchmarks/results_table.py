@@ -29,7 +29,7 @@ FIGURES = {
     "unanswerable_requests": "of them unanswered",
 }
 BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
-KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "margin", "rollouts", "requests", "tokens")
+KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
 
 
 def figure(metrics, name):
@@ -63,7 +63,7 @@ def section_text(engine, plan, section, folder):
         score = score_run(engine, arm["run"], regression=first is None)["steps"][step]
         first = first or score
         key = key or next(name for name in score["metrics"] if name.startswith("accuracy_"))
-        rows = list(record_rows(store, store.get(arm["run"])))
+        rows = [row for row in record_rows(store, store.get(arm["run"])) if row["step"] == step]
         write_records(folder / f"{arm['run']}.jsonl", rows)
         cells = [figure(score["metrics"], key if name == "accuracy_answer" else name) for name in FIGURES]
         table.append([arm["label"], str(score["n"]), *cells, tokens_of(rows)])
@@ -90,12 +90,13 @@ def paired(engine, step, key, section):
 
 
 def write_records(path, rows):
-    """Writes what a run answered, without anything of a chart."""
+    """Writes what a run answered, and how many requests it made; nothing of a chart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             ranked = [[h["code"], round(h["probability"], 4)] for h in row["ranked"][:5]]
-            file.write(json.dumps({**{k: row.get(k) for k in KEPT}, "ranked": ranked}, sort_keys=True) + "\n")
+            kept = {**{k: row.get(k) for k in KEPT}, "requests": len(row["requests"]), "ranked": ranked}
+            file.write(json.dumps(kept, sort_keys=True) + "\n")
 
 
 def markdown(table):

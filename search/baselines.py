@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clinical_data.chart import AnswerState
@@ -69,7 +69,7 @@ def self_consistency(
     """
     desk = Desk(models)
     maker = TurnMaker.begin(problem, _unvalued(settings), seed)
-    trajectories, reason = _sampled(maker, desk, on_rollout)
+    trajectories, reason = _sampled(maker, desk, on_rollout, lambda i: one_path(maker, f"sample{i}"))
     return _result(trajectories, desk, maker, reason)
 
 
@@ -87,7 +87,7 @@ def best_of_n(
     """
     desk = Desk(models)
     maker = TurnMaker.begin(problem, settings, seed)
-    trajectories, reason = _sampled(maker, desk, on_rollout)
+    trajectories, reason = _sampled(maker, desk, on_rollout, lambda i: one_path(maker, f"sample{i}"))
     values = desk.run(together([appraised(t, maker, judge) for t in trajectories]))
     valued = enumerate(zip(trajectories, values, strict=True))
     candidates = [Candidate(i, t, 1, value, Verification(None)) for i, (t, value) in valued]
@@ -102,7 +102,7 @@ def full_information(
     on_rollout: OnRollout = None,
     judge: Judge | None = None,
 ) -> SearchResult:
-    """Puts all that was recorded by the clock into one prompt and asks for the answer: no requests, no search."""
+    """Puts all that was recorded by the clock into one prompt and asks for the answer, whatever `actions` say."""
     desk = Desk(models)
     maker = TurnMaker.begin(problem, settings, seed)
     desk.run(maker.prepare((GENERATOR,)))
@@ -130,18 +130,15 @@ def part_information(
     """
     desk = Desk(models)
     maker = TurnMaker.begin(problem, _unvalued(settings), seed)
-    desk.run(maker.prepare((GENERATOR,)))
     recorded = _recorded(maker)
-    running = []
-    for i in range(settings.rollouts):
+    most = min(settings.max_requests, len(recorded)) if ActionKind.REQUEST in settings.kinds else 0
+
+    def path(i: int) -> Part[Trajectory]:
         random = derive_random(maker.seed, "part", i)
-        most = min(settings.max_requests, len(recorded))
-        part = random.sample(recorded, random.randint(0, most))
-        running.append(desk.start(_asked_for(maker, part, f"part{i}")))
-    desk.finish()
-    if on_rollout is not None:
-        on_rollout(settings.rollouts)
-    return _result([r.result for r in running], desk, maker)
+        return _asked_for(maker, random.sample(recorded, random.randint(0, most)), f"part{i}")
+
+    trajectories, reason = _sampled(maker, desk, on_rollout, path)
+    return _result(trajectories, desk, maker, reason)
 
 
 def _recorded(maker: TurnMaker) -> tuple[Turn, ...]:
@@ -172,8 +169,10 @@ def _unvalued(settings: SearchSettings) -> SearchSettings:
     return replace(settings, value="self_consistency")
 
 
-def _sampled(maker: TurnMaker, desk: Desk, on_rollout: OnRollout) -> tuple[list[Trajectory], str]:
-    """Samples `rollouts` trajectories: all side by side, or, under a budget, wave by wave until it is spent.
+def _sampled(
+    maker: TurnMaker, desk: Desk, on_rollout: OnRollout, path: Callable[[int], Part[Trajectory]]
+) -> tuple[list[Trajectory], str]:
+    """Samples `rollouts` trajectories, each by `path`: all side by side, or wave by wave until a budget is spent.
 
     Returns:
         The trajectories, and which budget ended them, in words.
@@ -184,7 +183,7 @@ def _sampled(maker: TurnMaker, desk: Desk, on_rollout: OnRollout) -> tuple[list[
     found: list[Trajectory] = []
     while len(found) < settings.rollouts:
         last = min(len(found) + size, settings.rollouts)
-        running = [desk.start(one_path(maker, f"sample{i}")) for i in range(len(found), last)]
+        running = [desk.start(path(i)) for i in range(len(found), last)]
         desk.finish()
         found += [r.result for r in running]
         if on_rollout is not None:

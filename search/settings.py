@@ -147,6 +147,8 @@ def _kinds(actions: str) -> tuple[ActionKind, ...]:
         raise UsageError(f"unknown action {unknown[0] or '(empty)'}", hint=f"known: {', '.join(ActionKind)}")
     if ActionKind.FINISH not in named:
         raise UsageError("actions must hold finish: without it no search ends")
+    if ActionKind.REASK in named and ActionKind.ASK not in named:
+        raise UsageError("actions hold reask without ask: there is no question to answer again")
     return tuple(kind for kind in ActionKind if kind in named)
 
 

@@ -120,15 +120,16 @@ def fine_tune(
     check_scheme(base_card, rows, name=found.name)
     base_versions = versions_of(base_card)
     check_versions(base_versions, rows.versions, what=f"the base {found.name} was tuned on", file=data / CARD)
+    layout = {"rows": "nested"} if settings.method == "sft" else {}  # steps of one layout are none of another
     plan = {
         "settings": settings.row(),
-        "data": dict(rows.hashes),
+        "data": {**rows.hashes, **layout},
         "base": {"revision": found.revision},
         "versions": {**base_versions, **rows.versions},
     }
     if (finished := read_card(out / CARD)).get("status") == COMPLETE and resume:
         data_then, base_then = finished.get("data") or {}, finished.get("base") or {}
-        then = {"data": data_then.get("sha256"), "base": {"revision": base_then.get("revision")}}
+        then = {"data": {**(data_then.get("sha256") or {}), **layout}, "base": {"revision": base_then.get("revision")}}
         same_plan(out, plan, {**finished, **then})
         watcher.remark(f"{out} is finished already")
         return finished

@@ -87,6 +87,8 @@ class SftTrainer(Quiet, trl.SFTTrainer):  # type: ignore[misc]
         Where there is no Triton, TRL sends every position through the output layer: a third of a step where a prompt of
         hundreds of tokens has an answer of five. Here only places that spell a completion in some row go through it.
         """
+        if inputs["input_ids"].is_cuda:  # there TRL does the same, in tiles that never hold all logits
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
         places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
         passed = {name: inputs[name] for name in ("input_ids", "attention_mask")}

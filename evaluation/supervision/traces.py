@@ -51,7 +51,7 @@ class TracedTurn:
         kind: what was done.
         before: the prompt before it.
         segments: what it adds, in the parts in which the search adds it.
-        pieces: what the model wrote of it; empty where a program chose (full information).
+        pieces: what the model wrote of it; empty where the model was not asked (full information).
     """
 
     kind: ActionKind

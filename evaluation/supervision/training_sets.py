@@ -1,4 +1,4 @@
-"""Training sets from stored runs: `sft`, `preference` and `stepwise`, each a folder with its card.
+"""Training sets from stored runs: `sft`, `preference`, `stepwise` and `prompts`, each a folder with its card.
 
     DIR/train.jsonl            rows of cases of the train split
     DIR/tuning.jsonl           rows of the tuning split, only where asked for: for stopping early, never for teaching
@@ -52,6 +52,7 @@ from evaluation.supervision.shaping import (
     without_reversed,
 )
 from evaluation.supervision.stepwise import check_label_source, stepwise_rows
+from search.value import GROUND_TRUTH
 
 HALVES = {0: "first-half", 1: "second-half"}
 """Half of the patients -> its name."""
@@ -160,6 +161,8 @@ def _check(kind: str, options: SetOptions, out: Path) -> None:
 def _check_kind(kind: str, options: SetOptions) -> None:
     """Raises UsageError for an option that the kind of set does not know."""
     check_label_source(options.label_source)
+    if kind == PROMPTS and options.label_source != RECORD:
+        raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} have no label")
     if kind != STEPWISE and options.label_source != RECORD:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
     if kind in (STEPWISE, PROMPTS) and options.answers_only:
@@ -192,8 +195,8 @@ def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
         return of_role(sft_rows(lesson, answers_only=options.answers_only), options.role)
     if kind == PREFERENCE:
         return preference_rows(lesson, answers_only=options.answers_only)
-    if kind == PROMPTS:
-        return prompt_rows(lesson)
+    if kind == PROMPTS:  # where recorded labels valued the search, the best trajectory would tell of them
+        return iter(()) if lesson.record.settings.get("value") == GROUND_TRUTH else prompt_rows(lesson)
     return stepwise_rows(lesson, options.label_source)
 
 
@@ -221,7 +224,7 @@ def _as_json(options: SetOptions, kind: str) -> dict[str, Any]:
         "answers_only": options.answers_only,
         "balance": options.balance,
         "most_characters": options.most_characters,
-        "label_source": options.label_source,
+        "label_source": options.label_source if kind != PROMPTS else "none",
         "patients": "all" if options.half is None else HALVES[options.half],
         "role": options.role or "all",
         **(of_pairs if kind == PREFERENCE else {}),

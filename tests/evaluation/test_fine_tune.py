@@ -441,3 +441,15 @@ def test_the_loss_is_that_of_trl(base, settings, tmp_path):
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     half = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=2 * (batch["labels"] != -100).sum())
     assert half.item() == pytest.approx(ours.item() / 2, rel=1e-6)
+
+
+def test_a_training_that_fed_each_row_alone_is_not_gone_on_with(settings, tmp_path, plain):
+    data, out = write_set(tmp_path / "set", SFT, times=6), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(data, out, settings, watcher=Noting(stop_at=7))
+    (plan,) = out.rglob("plan.json")
+    then = json.loads(plan.read_text())
+    del then["data"]["rows"]  # as it was before rows shared sequences: a step there is none here
+    plan.write_text(json.dumps(then))
+    with pytest.raises(BadInputError, match="began with another training set"):
+        fine_tune(data, out, settings, resume=True)

@@ -196,6 +196,12 @@ def test_prompts_need_no_recorded_label_and_look_at_none(shelf):
             exported(shelf, "prompts", **options)
 
 
+def test_prompts_are_not_made_of_runs_that_recorded_labels_valued(shelf):
+    shelf.add(shelf.begin("r"), 1, TRAIN[0], "J18.9", settings={"turn_tokens": 40, "value": "ground_truth"})
+    with pytest.raises(BadInputError, match="no row for train"):
+        exported(shelf, "prompts")
+
+
 def test_only_the_splits_asked_for_and_never_held_out(shelf):
     run = shelf.begin("r")
     for number, patient in enumerate((TRAIN[0], TUNING[0], HELD_OUT[0], TUNING[1]), start=1):

@@ -48,6 +48,7 @@ def test_actions_are_known_by_name_and_stand_in_one_order():
         ("finish, guess", "unknown action guess"),
         ("think, request", "must hold finish"),
         ("", "empty"),
+        ("finish, reask", "without ask"),
     ):
         with pytest.raises(UsageError, match=told):
             SearchSettings().with_options(actions=wrong)

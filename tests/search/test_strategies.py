@@ -184,3 +184,10 @@ def test_part_information_shows_random_parts_of_what_was_recorded():
     assert sum(call.purpose == "request" for call in result.calls) > 0
     longest = max(parts_of(search("part-information", replace(settings, max_requests=99, rollouts=40))), key=len)
     assert sorted(longest) == sorted(full)
+
+
+def test_part_information_keeps_to_actions_and_budgets():
+    alone = search("part-information", replace(SMALL, actions="finish", rollouts=5))
+    assert {len(c.trajectory.turns) for c in alone.candidates} == {1}
+    short = search("part-information", replace(SMALL, rollouts=50, max_tokens=1, wave=1))
+    assert len(short.candidates) == 1

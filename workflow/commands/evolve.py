@@ -59,7 +59,7 @@ def evolve_command(
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate (5e-4).")] = None,
     rank: Annotated[int, typer.Option("--rank", help="Rank of the adapters.")] = 16,
     alpha: Annotated[float, typer.Option("--alpha", help="Scale of an adapter times its rank.")] = 32,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows in one pass.")] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows in one pass; of sft, trajectories.")] = 8,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Passes to one step.")] = 1,
     max_length: Annotated[
         int, typer.Option("--max-length", help="Most tokens of a row; longer ones are left out.")
