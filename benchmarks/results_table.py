@@ -22,70 +22,53 @@ from evaluation.store import existing_database
 from evaluation.store.run_store import RunStore
 
 FIGURES = {
-    "accuracy_answer": "top-1",
     "top_5": "top-5",
     "brier": "Brier",
     "requests": "requests",
     "unanswerable_requests": "of them unanswered",
+    "tokens_prefilled": "positions prefilled",
+    "tokens_sampled": "sampled",
 }
+"""What stands beside top-1, which is named by the level of the step's answer key."""
 BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
 KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
 
 
-def figure(metrics, name):
-    """Returns a figure with its interval, in a cell."""
-    metric = metrics.get(name)
-    return metric_text(metric) if metric and metric.get("value") is not None else "-"
-
-
-def tokens_of(rows):
-    """Returns positions computed and drawn per case-step, by all models."""
-    counted = [sum(v for k, v in flat(row.get("tokens") or {}) if k in ("prefilled", "sampled")) for row in rows]
-    return f"{sum(counted) / max(len(counted), 1):,.0f}"
-
-
-def flat(tokens):
-    """Yields the counts of a record's tokens, whether by role or not."""
-    for key, value in tokens.items():
-        if isinstance(value, dict):
-            yield from flat(value)
-        elif isinstance(value, int | float):
-            yield key, value
+def cells(metrics, key):
+    """Returns top-1 and the other figures with their intervals."""
+    found = (metrics.get(name) for name in (key, *FIGURES))
+    return [metric_text(m) if m and m.get("value") is not None else "-" for m in found]
 
 
 def section_text(engine, plan, section, folder):
     """Returns a section's tables, and writes its records."""
-    step, store = plan["step"], RunStore(engine)
-    first = key = None
-    lines = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
-    table = [["arm", "n", *FIGURES.values(), "positions a case"]]
-    for arm in section["arms"]:
-        score = score_run(engine, arm["run"], regression=first is None)["steps"][step]
-        first = first or score
-        key = key or next(name for name in score["metrics"] if name.startswith("accuracy_"))
+    step, store, runs = plan["step"], RunStore(engine), [arm["run"] for arm in section["arms"]]
+    scores = [score_run(engine, run, regression=run == runs[0])["steps"][step] for run in runs]
+    first = scores[0]
+    key = next(name for name in first["metrics"] if name.startswith("accuracy_"))
+    table = [["arm", "n", "top-1", *FIGURES.values()]]
+    for arm, score in zip(section["arms"], scores, strict=True):
         rows = [row for row in record_rows(store, store.get(arm["run"])) if row["step"] == step]
         write_records(folder / f"{arm['run']}.jsonl", rows)
-        cells = [figure(score["metrics"], key if name == "accuracy_answer" else name) for name in FIGURES]
-        table.append([arm["label"], str(score["n"]), *cells, tokens_of(rows)])
+        table.append([arm["label"], str(score["n"]), *cells(score["metrics"], key)])
     for name, label in BASELINES.items():
-        levels = (first["baselines"].get(name) or {}).get("levels") or {}
-        cells = [figure(levels, key if n == "accuracy_answer" else n) for n in FIGURES]
-        table.append([label, str(first["n"]), *cells, "-"])
-    lines += [*markdown(table), "", *paired(engine, step, key, section), ""]
-    return "\n".join(lines)
+        levels = first["baselines"].get(name, {}).get("levels", {})
+        table.append([label, str(first["n"]), *cells(levels, key)])
+    head = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
+    return "\n".join([*head, *markdown(table), "", *paired(engine, step, key, section), ""])
 
 
 def paired(engine, step, key, section):
     """Returns the table of differences to the section's reference."""
     reference = section["reference"]
     named = {arm["run"]: arm["label"] for arm in section["arms"]}
-    table = [[f"top-1 against {named[reference]}", "difference", "patients that differ", "McNemar p"]]
+    table = [[f"top-1 against {named[reference]}", "n", "difference", "patients that differ", "McNemar p"]]
     for run, label in named.items():
         if run == reference:
             continue
         metric = compare_runs(engine, run, reference)["steps"][step]["metrics"][key]
-        shown = metric_text({"value": metric["difference"], "low": metric["low"], "high": metric["high"]})
-        table.append([label, shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
+        shown = metric_text({**metric, "value": metric["difference"]})
+        table.append([label, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
     return markdown(table) if len(table) > 1 else []
 
 

@@ -15,7 +15,7 @@ from workflow.runner import Listener, Summary, replay
 RUN = "demo"
 BASELINE = "demo-full-information"
 
-# At most 5 minutes on 2 cores: a few cases, a small tree. `--full` takes all cases.
+# Minutes on 2 cores (8 were measured on busy ones): a few cases, a small tree. `--full` takes all cases.
 CASES = 4
 SEED = 7
 SETTINGS: dict[str, Any] = {

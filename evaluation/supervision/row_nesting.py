@@ -35,7 +35,7 @@ def nested(rows: Sequence[Mapping[str, tuple[int, ...]]]) -> list[Taught]:
         rows: tokens of `prompt` and `completion`.
 
     Returns:
-        Sequences in the order of the last row in each.
+        Sequences in the order of the longest row in each.
     """
     whole = [(*row["prompt"], *row["completion"]) for row in rows]
     spans: dict[int, list[Span]] = {}
