@@ -29,38 +29,39 @@ class _Planned:
     presentation: int
 
 
-def generate(seed: int = SEED, cases: int = CASES) -> Iterator[dict[str, Any]]:
+def generate(seed: int = SEED, cases: int = CASES, first: int = 1) -> Iterator[dict[str, Any]]:
     """Yields one FHIR R4 Bundle (type `collection`) per case: one synthetic patient with one admission.
 
     Equal arguments give equal bundles on every machine. Ids: Encounter `ward-0001`, its ED Encounter `ward-0001-ed`,
-    Patient `ward-p0001`.
+    Patient `ward-p0001`, counted from `first`, so that cases of another seed can be other patients.
 
     Raises:
-        UsageError: `cases` is not in 1..9999.
+        UsageError: a number is not in 1..9999.
     """
-    if not 1 <= cases <= 9999:
+    if not 1 <= first <= first + cases - 1 <= 9999:
         raise UsageError("cases must be between 1 and 9999")
     content = load_content()
     plan = _plan(content, random.Random(f"{seed}/plan"), cases)
     dies = _first(content, plan, "fatal")
     observed = _first(content, plan, "observation")
-    for number, planned in enumerate(plan, start=1):
+    for place, planned in enumerate(plan, start=1):
+        number = first + place - 1
         profile = merged(content.diseases[planned.disease], planned.presentation)
         stay = Stay(
             number=number,
             seed=seed,
-            dies=number == dies,
-            observation=number == observed,
+            dies=place == dies,
+            observation=place == observed,
             direct=bool(profile.get("direct")) and "admitted_as" not in profile and number % 2 == 0,
         )
         yield write_case(content, profile, stay, random.Random(f"{seed}/{number}"))
 
 
-def write_bundles(folder: Path, seed: int = SEED, cases: int = CASES) -> list[Path]:
+def write_bundles(folder: Path, seed: int = SEED, cases: int = CASES, first: int = 1) -> list[Path]:
     """Writes the bundles as `CASE.json.gz` and returns their paths; equal arguments write equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for bundle in generate(seed, cases):
+    for bundle in generate(seed, cases, first):
         path = folder / f"{bundle['id'].removesuffix('-bundle')}.json.gz"
         path.write_bytes(gzip.compress(to_bytes(bundle), compresslevel=9, mtime=0))
         paths.append(path)
