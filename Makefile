@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.wardstar-ready
 
-.PHONY: setup demo test test-thorough check format bench bench-search bench-scale docs clean
+.PHONY: setup demo test test-thorough check format bench bench-search bench-scale adapters docs clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,10 @@ bench: setup
 # Ten minutes and more: a whole search by the reference's scheme, by ours, and by what lies between. Not part of `bench`.
 bench-search: setup
 	$(BIN)/python -m benchmarks.search_speed
+
+# Half an hour: the two adapters of the embedded model that come with the package, from synthetic cases alone.
+adapters: setup
+	$(BIN)/python -m benchmarks.adapters wardstar-adapters
 
 # Half an hour and more: 1,000,000 FHIR resources, and tables of 200,000 admissions. Not part of `bench`.
 bench-scale: setup

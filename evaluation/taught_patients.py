@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import ModelError
@@ -77,10 +76,10 @@ class TaughtPatients:
         return self._known[spec, revision]
 
     def _read(self, spec: str, revision: str) -> dict[str, frozenset[str]]:
-        from search.models.adapters import is_adapter
+        from search.models.adapters import folder_of, is_adapter
         from search.models.weight_files import find_weights  # its libraries only where a model was tuned
 
-        folder = Path(spec)
+        folder = folder_of(spec)
         if not folder.is_dir():
             self.unknown[spec] = "the folder is not here"
             return {}

@@ -18,6 +18,15 @@ BASELINE = "demo-full-information"
 # Minutes on 2 cores (8 were measured on busy ones): a few cases, a small tree. `--full` takes all cases.
 CASES = 4
 SEED = 7
+STEPS = ("admission_diagnosis", "discharge_diagnosis")
+TAUGHT_PROMPT: dict[str, Any] = {
+    "actions": "think, finish, request",
+    "answer_list": "hidden",
+    "answer_values": 1,
+    "answer_chars": 60,
+    "calibration": "none",
+    "likelihood": "sum",
+}  # what the bundled adapters were taught on
 SETTINGS: dict[str, Any] = {
     "rollouts": 6,
     "depth": 4,

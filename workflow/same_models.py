@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from clinical_data.errors import UsageError
 from evaluation.store.run_store import Run, RunStore
+from search.models.adapters import folder_of
 from search.problem import Models
 from workflow.config import PreparedRun
 
@@ -31,7 +31,7 @@ def check_folders(store: RunStore, run: Run, prepared: PreparedRun) -> None:
         ModelError: such a folder holds no model, or an adapter whose base is not here or another.
     """
     specs = {"generator": prepared.generator, "peer": prepared.peer or prepared.generator}
-    folders = {role: spec for role, spec in specs.items() if Path(spec).is_dir()}
+    folders = {role: spec for role, spec in specs.items() if folder_of(spec).is_dir()}
     if not folders:
         return
     from search.models.weight_files import find_weights  # its libraries only when they are needed

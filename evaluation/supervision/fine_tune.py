@@ -43,6 +43,7 @@ from evaluation.supervision.tuning_rows import (
     versions_of,
     with_base,
 )
+from search.models.adapters import NAMED, folder_of
 from search.models.embedded import go_offline
 from search.models.tokenising import bos_ids, ids_text, text_ids
 
@@ -116,7 +117,7 @@ def fine_tune(
     rows = read_set(data, settings.method, settings.target)
     found = find_weights(settings.base)
     check_versions({"prompts": TEMPLATE_HASH}, rows.versions, what="this program", file=data / CARD)
-    base_card = read_card(Path(settings.base) / CARD)
+    base_card = read_card(folder_of(settings.base) / CARD)
     check_scheme(base_card, rows, name=found.name)
     base_versions = versions_of(base_card)
     check_versions(base_versions, rows.versions, what=f"the base {found.name} was tuned on", file=data / CARD)
@@ -159,7 +160,7 @@ class Tuning:
     ) -> None:
         self._data, self._out, self._settings, self._watcher = data, out, settings, watcher
         self._versions = versions
-        self._patients = with_base(patients_of(data), read_card(Path(settings.base) / CARD))
+        self._patients = with_base(patients_of(data), read_card(folder_of(settings.base) / CARD))
         transformers.utils.logging.set_verbosity_error()
         dtype = "fp32" if settings.full else settings.dtype
         self._model, self._tokenizer, self._base = load_weights(settings.base, dtype, ATTENTION, str(device))
@@ -264,7 +265,7 @@ class Tuning:
     def _base_from(self, folder: Path) -> str:
         """Returns the base as `folder` may name it: a local folder by the way to it from there."""
         spec = self._settings.base
-        if spec == "embedded" or spec.startswith("hf:"):
+        if spec.partition(":")[0] in NAMED:
             return spec
         return os.path.relpath(Path(spec).resolve(), folder.resolve())
 

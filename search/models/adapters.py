@@ -22,6 +22,9 @@ WEIGHTS = "adapter_model.safetensors"
 HEAD = "value_head.safetensors"  # beside the adapter of a value model, see `search.models.value_head`
 CARD = "card.json"  # what `wardstar train` notes about a folder; it decides no result
 PREFIX = "base_model.model."
+NAMED = ("embedded", "hf")  # kinds of SPEC that name a model wherever they are read
+BUNDLED = Path(__file__).with_name("bundled")
+"""Adapters of the embedded model that come with the package; `make adapters` makes them."""
 
 # Fields of PEFT's configuration that change what is added to the base, and the values under which it is plain LoRA.
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -62,7 +65,7 @@ class Adapter:
     @property
     def base_spec(self) -> str:
         """The SPEC under which this machine finds the base."""
-        if self.base == "embedded" or self.base.startswith("hf:"):
+        if self.base.partition(":")[0] in NAMED:
             return self.base
         local = self.folder / self.base
         if local.is_dir() or self.base.startswith((".", "/")):
@@ -80,6 +83,12 @@ class Adapter:
     def scale(self, rank: int) -> float:
         """Returns the factor of B A."""
         return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def folder_of(spec: str) -> Path:
+    """Returns the folder that a SPEC names: of `embedded:NAME` that of a bundled adapter, else the path itself."""
+    kind, _, name = spec.partition(":")
+    return BUNDLED / name if kind == "embedded" and name and "/" not in name else Path(spec)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -31,7 +31,8 @@ def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) 
     """Loads a model.
 
     Args:
-        spec: `embedded`, `hf:ORG/NAME`, a local folder, `openai:MODEL@URL`, `scripted:FILE.json` or `random:SEED`.
+        spec: `embedded`, `embedded:NAME` (a bundled adapter of it), `hf:ORG/NAME`, a local folder,
+            `openai:MODEL@URL`, `scripted:FILE.json` or `random:SEED`.
         allowed_hosts: hosts besides this machine that a served model may be on.
         options: of `OPTIONS`; each back-end takes those that it has.
 
@@ -53,14 +54,14 @@ def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) 
         return OpenAIModel.load(spec, allowed_hosts=allowed_hosts, **served)
     if (Path(spec) / HEAD).is_file():
         raise UsageError(f"{spec} values trajectories and writes none", hint=f"use it as --value model:{spec}")
-    if spec == "embedded" or (kind == "hf" and rest) or Path(spec).is_dir():
+    if kind == "embedded" or (kind == "hf" and rest) or Path(spec).is_dir():
         from search.models.transformers import TransformersModel  # torch only when it is needed
 
         model: LanguageModel = TransformersModel.load(spec, **local)
         return model
     raise UsageError(
         f"no model {spec}",
-        hint="embedded, hf:ORG/NAME, a local folder, openai:MODEL@URL, scripted:FILE.json or random:SEED",
+        hint="embedded, embedded:NAME, hf:ORG/NAME, a local folder, openai:MODEL@URL, scripted:FILE.json, random:SEED",
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinical_data.errors import ModelError
-from search.models.adapters import CARD, Adapter, is_adapter, read_adapter
+from search.models import adapters as tuned
+from search.models.adapters import CARD, Adapter, folder_of, is_adapter, read_adapter
 from search.models.embedded import (
     INSTALL_HINT,
     MODEL_NAME,
@@ -48,9 +49,13 @@ def find_weights(spec: str) -> Found:
     Raises:
         ModelError: not here, or an adapter's base is not the one it was tuned on.
     """
+    if (folder := folder_of(spec)).parent == tuned.BUNDLED and not is_adapter(folder):
+        raise ModelError(
+            f"no bundled adapter {folder.name}", hint=f"bundled: {', '.join(bundled_adapters()) or 'none'}"
+        )
     adapters: list[Adapter] = []
-    while spec != "embedded" and not spec.startswith("hf:") and is_adapter(Path(spec)):
-        adapter = read_adapter(Path(spec))
+    while spec != "embedded" and not spec.startswith("hf:") and is_adapter(folder_of(spec)):
+        adapter = read_adapter(folder_of(spec))
         if adapter.folder.resolve() in [a.folder.resolve() for a in adapters]:
             raise ModelError(f"{spec} is its own base")
         adapters.append(adapter)
@@ -65,6 +70,11 @@ def find_weights(spec: str) -> Found:
             )
         name, revision = f"{name}+{adapter.folder.resolve().name}", adapter.revision(revision)
     return Found(folder, name, revision, tuple(reversed(adapters)))
+
+
+def bundled_adapters() -> list[str]:
+    """Returns the names of the adapters that come with the package."""
+    return sorted(path.name for path in tuned.BUNDLED.glob("*") if is_adapter(path))
 
 
 def _find(spec: str) -> tuple[Path, str, str]:

@@ -10,7 +10,8 @@ import transformers
 from tiny_llama import make_tiny, prompt, stock_logprob
 
 from clinical_data.errors import ModelError
-from search.models.adapters import CONFIG, WEIGHTS
+from search.models import adapters
+from search.models.adapters import CONFIG, WEIGHTS, folder_of
 from search.models.language_model import ScoreRequest
 from search.models.local_weights import find_weights
 from search.models.registry import load_model
@@ -112,6 +113,17 @@ def test_an_adapter_may_stand_on_another(folder, tmp_path):
     edit(tmp_path / "first", base_model_name_or_path="../second")
     with pytest.raises(ModelError, match="is its own base"):
         find_weights(str(tmp_path / "second"))
+
+
+def test_bundled_adapters_have_names(folder, adapter, monkeypatch):
+    edit(adapter, base_model_name_or_path=str(folder))
+    monkeypatch.setattr(adapters, "BUNDLED", adapter.parent)
+    assert folder_of("embedded:adapter") == adapter
+    assert find_weights("embedded:adapter").revision == find_weights(str(adapter)).revision
+    assert load_model("embedded:adapter", dtype="fp32", threads=1).identity.spec == "embedded:adapter"
+    with pytest.raises(ModelError, match="no bundled adapter other") as refused:
+        load_model("embedded:other")
+    assert refused.value.hint == "bundled: adapter"
 
 
 @pytest.mark.parametrize(

