@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,13 @@ def is_wide(nodes: Sequence[Mapping[str, Any]], *, own_page: bool = False) -> bo
 
 
 def standalone(svg: Markup, style: str) -> str:
-    """Returns an SVG as a file of its own, with its style inside."""
+    """Returns an SVG as a file of its own, with its style inside.
+
+    Before each colour named by a variable stands the colour itself, in light: what draws SVG outside a browser (word
+    processors, librsvg) knows no variables.
+    """
+    values = dict(reversed(re.findall(r"(--[\w-]+): (#\w+);", style)))  # the first definition of each holds
+    style = re.sub(r"([\w-]+): var\((--[\w-]+)\);", lambda m: f"{m[1]}: {values[m[2]]}; {m[0]}", style)
     head, rest = str(svg).removeprefix("<svg").split(">", 1)
     return f'<svg xmlns="http://www.w3.org/2000/svg"{head}><style>{style}</style>{rest}\n'
 

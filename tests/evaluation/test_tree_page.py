@@ -116,6 +116,15 @@ def test_the_page_is_one_file_that_can_neither_load_nor_send(page):
     assert page.count("<script") == 1
 
 
+def test_the_svg_file_names_its_colours_for_readers_without_variables():
+    style = re.search(r"<style>(.*?)</style>", render_svg(record()), re.DOTALL)[1]
+    rules = re.findall(r"([\w-]+): var\((--[\w-]+)\)", style)
+    assert len(rules) > 10
+    plain = re.findall(r"([\w-]+): (#\w+); \1: var\((--[\w-]+)\)", style)
+    assert [(name, variable) for name, _, variable in plain] == rules
+    assert ("stroke", "#dde1e6", "--t-line") in plain  # the light one, not that of the dark or the printed page
+
+
 def test_the_svg_file_loads_nothing_and_is_well_formed():
     text = render_svg(record())
     root = ET.fromstring(text)
