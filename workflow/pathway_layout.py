@@ -10,7 +10,7 @@ from workflow.pathway import END, Edge, Pathway, Step
 
 START = "start of the case"  # no step can have this name
 WIDTH = 330.0
-PILL = 96.0
+PILL = 110.0
 GAP, LABELLED_GAP = 30.0, 40.0
 MARGIN = 20.0
 PAD = 12.0
@@ -23,6 +23,7 @@ _CONDITIONS = {  # predicate -> when it holds, when it does not
     "answer_settled": ("answer verified", "answer not verified"),
     "clock_passed": ("stay lasts so long", "stay ends before"),
 }
+_PILLS = {START: "Case", END: "End", "human": "Goes to a human"}
 _SPACED = 5.0  # before the first clock and the note
 
 Measure = Callable[[str, float, bool], float]
@@ -171,14 +172,24 @@ def wrapped(text: str, width: float, size: float, bold: bool, measure: Measure) 
 
 def _ways(pathway: Pathway) -> dict[tuple[str, str], str]:
     """Returns (from, to) -> label of every way that a case can take; several edges between two nodes are one."""
-    found: dict[tuple[str, str], list[str]] = {(START, pathway.steps[0].name): [""]}
-    for step in pathway.steps:
-        edges = pathway.edges_from(step.name)
+    names = [step.name for step in pathway.steps]
+    found: dict[tuple[str, str], list[str]] = {}
+    entering = [edge for edge in pathway.edges if edge.from_ not in names]  # those of the start, where there are any
+    if not entering:
+        found[START, names[0]] = [""]
+    leaving = [(START, entering)] if entering else []
+    for name, edges in [*leaving, *((name, pathway.edges_from(name)) for name in names)]:
         for edge in edges:
-            found.setdefault((step.name, edge.to), []).append(label_of(edge))
-        if all(e.when or e.unless for e in edges):
-            found.setdefault((step.name, END), []).append("otherwise" if edges else "")
+            found.setdefault((name, edge.to), []).append(label_of(edge))
+        if not any(_always(edge, names) for edge in edges):
+            found.setdefault((name, END), []).append("otherwise" if edges else "")
     return {pair: "" if "" in labels else " or ".join(labels) for pair, labels in found.items()}
+
+
+def _always(edge: Edge, names: Sequence[str]) -> bool:
+    """Says whether an edge is always taken: without a condition, and not back, which has a bound."""
+    back = edge.from_ in names and edge.to in names and names.index(edge.to) <= names.index(edge.from_)
+    return not (edge.when or edge.unless or back)
 
 
 def _lanes(pairs: Sequence[tuple[str, str]], rank: dict[str, int]) -> dict[tuple[str, str], int]:
@@ -223,7 +234,7 @@ def _side_arrows(
 
 
 def _pill(name: str, left: float, y: float) -> Node:
-    text = "Case" if name == START else words(name).capitalize()
+    text = _PILLS.get(name, words(name).capitalize())
     return Node(name, left + (WIDTH - PILL) / 2, y, PILL, 26.0, text=text)
 
 
@@ -238,7 +249,7 @@ def _box(step: Step, left: float, y: float, measure: Measure) -> Node:
     for number, text in enumerate(wrapped(_note(step), inner, 8.5, False, measure)):
         lines.append(Line("note", text, 0 if number else _SPACED))
     extra = step.model_dump(exclude_defaults=True, exclude=set(_SHOWN))
-    badges = tuple(f"{words(key)}: {words(str(v))}" for key, v in extra.items() if isinstance(v, str | int) and v)
+    badges = tuple(f"{words(key)}: {_said(value)}" for key, value in extra.items())
     height = 2 * PAD + sum(LINE + line.above for line in lines) + (20.0 if badges else 0.0) - 4
     return Node(step.name, left, y, WIDTH, height, tuple(lines), badges)
 
@@ -251,4 +262,13 @@ _SHOWN = (
 def _note(step: Step) -> str:
     forms = {"closed": "one of a list", "free": "in own words"}
     form = forms.get(step.answer.form, f"up to {step.answer.most} of a list")
-    return f"answer: {form}; scored by the recorded {words(step.truth)}"
+    return f"answer: {form}" + (f"; scored by the recorded {words(step.truth)}" if step.truth else "")
+
+
+def _said(value: object) -> str:
+    """Returns the value of a key that this picture knows nothing of, in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{words(str(key))} {_said(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_said(inner) for inner in value)
+    return words(str(value))

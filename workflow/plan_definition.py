@@ -52,11 +52,7 @@ def to_plan_definition(pathway: Pathway) -> Json:
     rest: Json = pathway.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     name = rest.pop("name")
     names = [step["name"] for step in rest["steps"]]
-    steps, edges = rest.pop("steps"), rest.get("edges", [])
-    if all(edge["from"] in names for edge in edges):
-        rest.pop("edges", None)
-    else:
-        edges = []
+    steps, edges = rest.pop("steps"), rest.pop("edges", [])
     plan: Json = {
         "resourceType": RESOURCE,
         "url": f"{CANONICAL}/{RESOURCE}/{name}",
@@ -74,22 +70,24 @@ def to_plan_definition(pathway: Pathway) -> Json:
         "relatedArtifact": [{"type": "depends-on", "resource": CATALOGUE + quote(str(catalogue), safe="")}],
     }
     actions = [_step_action(step, edges, names, catalogue) for step in steps]
-    plan["goal"] = [action.pop("goal") for action in actions]
-    plan["action"] = [*_anchors(steps), *actions, *_exits(edges, names)]
+    if goals := [action.pop("goal") for action in actions if "goal" in action]:
+        plan["goal"] = goals
+    plan["action"] = [*_anchors(steps), *_entries(edges, names), *actions, *_exits(edges, names)]
     _keep(plan, "", rest)
     check_resource(plan, RESOURCE)
     return plan
 
 
-def _step_action(step: Json, edges: Iterable[Json], names: list[str], catalogue: str) -> Json:
+def _step_action(step: Json, edges: list[Json], names: list[str], catalogue: str) -> Json:
     rest = dict(step)
     name = rest.pop("name")
     action: Json = {"id": _id("step", name)}
     _move(rest, "title", action, "title")
     _move(rest, "question", action, "description")
     action["code"] = [_concept("step", name)]
-    action["goalId"] = [_id("goal", name)]
-    action["goal"] = _goal(rest, name)
+    if rest.get("truth"):
+        action["goalId"] = [_id("goal", name)]
+        action["goal"] = _goal(rest, name)
     inputs = [
         *(_input(item, "opening", catalogue) for item in _pop_codes(rest, "opening")),
         *(_input(item, "items", catalogue) for item in _pop_codes(rest, "items")),
@@ -102,9 +100,7 @@ def _step_action(step: Json, edges: Iterable[Json], names: list[str], catalogue:
         action["output"] = [_output(source, vocabulary) for source, vocabulary in vocabularies.items()]
     if rest.get("clock"):
         action["relatedAction"] = [_clock(source, clock) for source, clock in rest.pop("clock").items()]
-    ways = [_edge(number, edge, names) for number, edge in enumerate(edges, 1) if edge["from"] == name]
-    if ways:
-        action |= {"groupingBehavior": "logical-group", "selectionBehavior": "at-most-one", "action": ways}
+    action |= _ways(name, edges, names)
     _keep(action, "-answer", answer)
     _keep(action, "-step", rest)
     return action
@@ -148,6 +144,12 @@ def _clock(source: str, clock: Json) -> Json:
     return related
 
 
+def _ways(name: str, edges: Iterable[Json], names: list[str]) -> Json:
+    """Returns the elements of an action that say where it leads."""
+    ways = [_edge(number, edge, names) for number, edge in enumerate(edges, 1) if edge["from"] == name]
+    return {"groupingBehavior": "logical-group", "selectionBehavior": "at-most-one", "action": ways} if ways else {}
+
+
 def _edge(number: int, edge: Json, names: list[str]) -> Json:
     rest = {key: value for key, value in edge.items() if key != "from"}
     to = rest.pop("to")
@@ -173,6 +175,20 @@ def _anchors(steps: Iterable[Json]) -> list[Json]:
             "trigger": [{"type": "named-event", "name": anchor}],
         }
         for anchor in found
+    ]
+
+
+def _entries(edges: list[Json], names: list[str]) -> list[Json]:
+    """Returns actions for what edges leave from besides steps: the start of a case."""
+    found = dict.fromkeys(edge["from"] for edge in edges if edge["from"] not in names)
+    return [
+        {
+            "id": _id("entry", name),
+            "title": name.capitalize(),
+            "code": [_concept("entry", name)],
+            **_ways(name, edges, names),
+        }
+        for name in found
     ]
 
 

@@ -88,6 +88,7 @@ class _Reader:
             if str(artifact.get("resource", "")).startswith(CATALOGUE):
                 data["catalogue"] = unquote(artifact["resource"].removeprefix(CATALOGUE))
         steps: list[tuple[Json, str, str]] = []
+        leaving: list[tuple[Json, str, str]] = []
         for i, action in enumerate(self._plan.get("action", [])):
             place = f"action[{i}]"
             kind, code = self._kind(action, place)
@@ -97,20 +98,22 @@ class _Reader:
                 self._targets[self._needed(action, "id", place)] = code
             if kind == "step":
                 steps.append((action, code, place))
+            if kind in ("step", "entry"):
+                leaving.append((action, code, place))
         if not steps:
             raise self._wrong("action", "no step of a pathway")
         data["steps"] = [self._step(action, name, place) for action, name, place in steps]
-        edges = [edge for action, name, place in steps for edge in self._edges(action, name, place)]
+        edges = [edge for action, name, place in leaving for edge in self._edges(action, name, place)]
         if edges:
             data["edges"] = [edge for _, edge in sorted(edges, key=lambda pair: pair[0])]
         return data
 
     def _kind(self, action: Json, place: str) -> tuple[str, str]:
         for concept in action.get("code", []):
-            for kind in ("step", "anchor", "exit"):
+            for kind in ("step", "anchor", "entry", "exit"):
                 if code := self._code(concept, kind):
                     return kind, code
-        raise self._wrong(f"{place}.code", "neither step, anchor nor end of a pathway")
+        raise self._wrong(f"{place}.code", "neither step, anchor, start nor end of a pathway")
 
     def _step(self, action: Json, name: str, place: str) -> Json:
         step: Json = {"name": name, **self._kept(action, "-step", place)}
@@ -127,14 +130,14 @@ class _Reader:
         step["answer"] = self._kept(action, "-answer", place)
         if outputs:
             step["answer"]["vocabulary"] = dict(outputs)
-        goal_id = self._needed(action, "goalId", place)[0]
-        if goal_id not in self._goals:
-            raise self._wrong(f"{place}.goalId", "no goal of this id")
-        goal, where = self._goals[goal_id]
-        step["truth"] = self._code(goal["description"], "truth", f"{where}.description")
-        targets = [t.get("measure", {}) for t in goal.get("target", [])]
-        if targets:
-            step["scorers"] = [self._code(m, "scorer", f"{where}.target[{i}].measure") for i, m in enumerate(targets)]
+        for goal_id in action.get("goalId", []):
+            if goal_id not in self._goals:
+                raise self._wrong(f"{place}.goalId", "no goal of this id")
+            goal, where = self._goals[goal_id]
+            step["truth"] = self._code(goal["description"], "truth", f"{where}.description")
+            for i, target in enumerate(goal.get("target", [])):
+                scorer = self._code(target.get("measure", {}), "scorer", f"{where}.target[{i}].measure")
+                step.setdefault("scorers", []).append(scorer)
         return step
 
     def _clock(self, related: Json, place: str) -> tuple[str, Json]:

@@ -15,7 +15,7 @@ from clinical_data.store.engine import reading
 from evaluation.store.run_store import RUNNING, Run, RunStore
 from evaluation.store.tables import case_steps
 
-STOPPED, FINISHED, FAILED = "stopped", "finished", "failed"
+STOPPED, FINISHED, FAILED, INTERRUPTED = "stopped", "finished", "failed", "interrupted"
 SILENT = timedelta(minutes=30)
 """A run that never said that it ended, and stored nothing for so long, was killed or lost its machine."""
 
@@ -95,7 +95,7 @@ def _state(run: Run, last: str, now: datetime) -> str:
     if run.status == RUNNING:
         heard = max(run.created, last)
         return RUNNING if now - datetime.fromisoformat(heard) < SILENT else STOPPED
-    return run.status if run.status in (FINISHED, FAILED) else STOPPED
+    return STOPPED if run.status == INTERRUPTED else run.status
 
 
 def _sums(engine: Engine) -> dict[int, Any]:

@@ -121,6 +121,12 @@ def test_standard_elements_carry_what_fhir_has_a_field_for() -> None:
     assert all(url.startswith(f"{CANONICAL}/StructureDefinition/") for url in urls)
 
 
+def plan_reader(plan: dict[str, Any]) -> Any:
+    from workflow.plan_definition_reader import _Reader
+
+    return _Reader(plan, "plan.json")
+
+
 def test_a_condition_is_an_applicability_condition(pathway_file: Path) -> None:
     text = pathway_file.read_text().replace(
         "version: 1", "version: 1\nedges: [{from: first, to: end, when: abstained}, {from: first, to: second}]", 1
@@ -133,13 +139,31 @@ def test_a_condition_is_an_applicability_condition(pathway_file: Path) -> None:
 
 def test_keys_that_a_later_version_adds_travel_without_new_code(pathway_file: Path) -> None:
     """The extension is written and read by the names of the keys, whatever they are."""
-    from workflow import plan_definition, plan_definition_reader
+    from workflow import plan_definition
 
     part: dict[str, Any] = {}
     later = {"review": "required", "at_most": 3, "strict": True, "share": 0.5, "who": ["a", ""], "empty": {}}
     plan_definition._keep(part, "-step", later)
-    reader = plan_definition_reader._Reader({}, "plan.json")
-    assert reader._kept(part, "-step", "action[0]") == later
+    assert plan_reader({})._kept(part, "-step", "action[0]") == later
+
+
+def test_a_start_and_a_human_end_travel_as_actions(pathway_file: Path) -> None:
+    """Names that edges lead from and to besides steps, whichever a later version knows."""
+    pathway = load_pathway(str(pathway_file)).pathway
+    data = pathway.model_dump(by_alias=True)
+    edges = [
+        {"from": "start", "to": "second", "when": "has_ed_stay"},
+        {"from": "first", "to": "human", "when": "abstained"},
+        {"from": "start", "to": "first"},
+        {"from": "second", "to": "first", "unless": "answer_settled"},
+    ]
+    plan = to_plan_definition(Pathway.model_validate({**data, "edges": edges}))
+    check_resource(plan, "PlanDefinition")
+    actions = {a["id"]: a for a in plan["action"]}
+    assert [w["prefix"] for w in actions["entry-start"]["action"]] == ["1", "3"]
+    assert actions["step-first"]["action"][0]["relatedAction"][0]["actionId"] == "exit-human"
+    again = plan_reader(plan).pathway()
+    assert again["edges"] == edges
 
 
 def changed(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
@@ -166,7 +190,8 @@ def step_of(plan: dict[str, Any]) -> dict[str, Any]:
         (lambda p: p.pop("action"), "action", "no step"),
         (lambda p: p["action"].append({"title": "Give a drug"}), "action[4].code", "neither step"),
         (lambda p: step_of(p).pop("extension"), "steps[0].answer_cue", "required"),
-        (lambda p: step_of(p).pop("goalId"), "action[2].goalId", "missing"),
+        (lambda p: step_of(p).pop("goalId"), "steps[0].truth", "required"),
+        (lambda p: step_of(p).pop("id"), "action[2].id", "missing"),
         (lambda p: step_of(p).update(goalId=["nowhere"]), "action[2].goalId", "no goal"),
         (
             lambda p: step_of(p)["relatedAction"][0].update(actionId="x"),
