@@ -301,7 +301,7 @@ def _named() -> tuple[str, ...]:
 def _meanings(kind: type) -> dict[str, str]:
     """Returns what the `Attributes:` of a docstring say of each name."""
     text = inspect.getdoc(kind) or ""
-    found = {}
+    found: dict[str, str] = {}
     for block in re.split(r"\n    (?=\S)", text.partition("Attributes:")[2]):
         names, colon, meaning = block.strip().partition(": ")
         words = " ".join(meaning.split())

@@ -225,11 +225,12 @@ def _side_arrows(
     text = room - 12 - LANE * max(lanes.values(), default=0)
     found = []
     for pair in pairs:
-        start, end = nodes[pair[0]], nodes[pair[1]]
         out = text + LANE * lanes[pair] - LANE / 2
         column = nodes[START].middle
         lane = column + WIDTH / 2 + out if side == "past" else column - WIDTH / 2 - out
-        found.append(Arrow(side, start, end, ways[pair], at[pair, "leave"], at[pair, "enter"], lane))
+        found.append(
+            Arrow(side, nodes[pair[0]], nodes[pair[1]], ways[pair], at[pair, "leave"], at[pair, "enter"], lane)
+        )
     return found
 
 
@@ -243,7 +244,7 @@ def _box(step: Step, left: float, y: float, measure: Measure) -> Node:
     lines = [Line("title", text) for text in wrapped(step.title, inner, 11.5, True, measure)]
     lines += [Line("question", text) for text in wrapped(step.question, inner, 10, False, measure)]
     for number, clock in enumerate(clock_lines(step)):
-        parts = wrapped(clock, inner - 16, 9, False, measure)
+        parts = wrapped(clock, inner - 16, 9, False, measure) or [""]
         first = Line("clock", parts[0], 0 if number else _SPACED)
         lines += [first, *(Line("more", text) for text in parts[1:])]
     for number, text in enumerate(wrapped(_note(step), inner, 8.5, False, measure)):

@@ -137,7 +137,7 @@ def _arrow(axes: Any, arrow: Arrow) -> None:
         away = 1 if arrow.kind == "past" else -1
         edge = arrow.start.x + (arrow.start.width if away > 0 else 0)
         _write(axes, edge + 8 * away, arrow.leave - 7, arrow.label, _LABEL, colour, ha="left" if away > 0 else "right")
-    style = {"color": colour, "linewidth": 1.2, "zorder": 2, "shrinkA": 0, "shrinkB": 0}
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.2, "zorder": 2, "shrinkA": 0, "shrinkB": 0}
     axes.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>,head_length=5,head_width=2.6", fill=True, **style))
 
 

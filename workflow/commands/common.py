@@ -154,7 +154,7 @@ def write_bytes(data: bytes, out: Path) -> None:
         StorageError: the file cannot be written.
     """
     with _whole(out) as file:
-        file.buffer.write(data)  # type: ignore[attr-defined]
+        file.buffer.write(data)
 
 
 @contextmanager
