@@ -29,6 +29,7 @@ from workflow.planning import Counted
 
 FIGURES = ("prefilled", "sampled", "requests", "seconds")
 RESAMPLES = 2000
+FEW_PATIENTS = 10  # with fewer an interval is too narrow
 MOST_RECORDS = 400  # stored case-steps of one step that are read: the latest
 GIB = 2**30
 _ALIKE = ("strategy", "settings", "generator", "peer", "predecessors", "models", "batch_across_cases")
@@ -59,6 +60,11 @@ class Basis:
     samples: Mapping[str, Sequence[Sample]]
     timed: bool = False
     factor: float = 1.0
+
+    @property
+    def patients(self) -> int:
+        """How many patients the samples come from."""
+        return len({one.patient for own in self.samples.values() for one in own})
 
     def of(self, step: str) -> Sequence[Sample]:
         """Returns the samples that stand for a step."""

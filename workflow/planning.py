@@ -83,11 +83,10 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
     store = RunStore(engine)
     run = next((r for r in store.runs() if r.name == run_name and not differing_keys(r.config, config)), None)
     done = done_steps(store, run, False) if run is not None else {}
-    reader, truth = CaseReader(engine), TruthStore(engine)
+    truth = TruthStore(engine)
     steps = {name: StepCount() for name in prepared.plans}
     loops = False
-    for number, case_id in enumerate(ids, 1):
-        case = reader.get(case_id, until=lambda _: None)
+    for number, case in enumerate(CaseReader(engine).without_findings(ids), 1):
         reasons = {name: why_not(case, plan) for name, plan in prepared.plans.items()}
         reasons |= _without_label(case, truth, prepared.plans, reasons)
         paths, again = possible_paths(case, prepared.pathway, reasons)
@@ -96,7 +95,7 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
             ways = [name in path for path in paths]
             if not any(ways):
                 continue
-            stored = (case_id, name, 1) in done
+            stored = (case.case_id, name, 1) in done
             if reasons[name]:
                 count.not_applicable[reasons[name]] += 1
             elif all(ways) or stored:

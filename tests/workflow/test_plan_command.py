@@ -115,6 +115,8 @@ def test_an_estimate_rests_on_stored_runs_of_the_same_kind(
     plan = planned(run, url, *words)
     assert plan["basis"]["kind"] == "stored runs"
     assert "8 case-steps of some" in plan["basis"]["text"]
+    assert plan["basis"]["patients"] == 4
+    assert "too narrow" in plan["basis"]["interval"]
     some = json.loads(run("runs", "list", "--db", url, "--json")[1])[0]
     assert plan["estimate"]["prefilled"]["value"] == pytest.approx(3 * some["prefilled"])
     assert plan["estimate"]["sampled"]["value"] == pytest.approx(3 * some["sampled"])
@@ -124,6 +126,7 @@ def test_an_estimate_rests_on_stored_runs_of_the_same_kind(
         figure = plan["estimate"][name]
         assert figure["low"] < figure["value"] < figure["high"]
         assert figure["low"] * 0.8 <= real[name] <= figure["high"] * 1.25
+    assert "too narrow" not in planned(run, url, *words)["basis"]["interval"]  # twelve patients now
     assert planned(run, url, *words, "--set", "search.depth=2")["basis"]["kind"] == "bundled figures"
 
 

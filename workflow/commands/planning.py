@@ -43,7 +43,7 @@ def plan_command(
     from evaluation.store.run_store import config_hash
     from workflow.bars import CountBar
     from workflow.config import make_config
-    from workflow.estimate import basis_of, memory_of, project
+    from workflow.estimate import FEW_PATIENTS, basis_of, memory_of, project
     from workflow.planning import count_run
 
     if speed is not None and not speed > 0:
@@ -54,13 +54,19 @@ def plan_command(
             counted = count_run(engine, chosen.options, run, bar)
         basis = basis_of(engine, counted.prepared, config)
     totals = project(counted, basis, speed)
+    few = 0 < basis.patients < FEW_PATIENTS
     memory, parts = memory_of(counted.prepared, workers)
     result = {
         "cases": counted.cases,
         "steps": {name: _step_json(count) for name, count in counted.steps.items()},
         "case_steps": {"fewest": _fewest(counted), "most": _most(counted)},
         "estimate": totals,
-        "basis": {"kind": basis.kind, "text": basis.text, "interval": "95 %, bootstrap over patients"},
+        "basis": {
+            "kind": basis.kind,
+            "text": basis.text,
+            "patients": basis.patients,
+            "interval": "95 %, bootstrap over patients" + ("; few, so too narrow" if few else ""),
+        },
         "speed": speed,
         "workers": workers,
         "memory_gib": round(memory, 2),
@@ -117,9 +123,13 @@ def _show(result: dict[str, Any], counted: Counted) -> None:
     speed = result["speed"]
     if totals and "seconds" not in totals:
         lines.append(("time", "unknown", "name the machine's speed with --speed"))
-    lines.append(("memory", f"{result['memory_gib']:.1f} GiB at most", result["memory_parts"]))
+    lines.append(("memory", f"{result['memory_gib']:.1f} GiB at most", ""))
     show_table(["", "expected", "95 % interval"], lines, title="what is left to do")
     out_console().print(f"basis: {result['basis']['text']}", markup=False, soft_wrap=True)
+    out_console().print(f"memory: {result['memory_parts']}", markup=False, soft_wrap=True)
+    if totals:
+        interval = f"intervals: {result['basis']['interval']} ({result['basis']['patients']})"
+        out_console().print(interval, markup=False, soft_wrap=True)
     if speed is not None:
         out_console().print(f"time: tokens in all / {speed:g} tokens a second", markup=False, soft_wrap=True)
     elif "seconds" in totals:
