@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+import warnings
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any
 
 from clinical_data.errors import UsageError
@@ -26,7 +28,7 @@ def draw_pathway(pathway: Pathway, form: str) -> bytes:
         form: `svg` or `png`.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: matplotlib is not installed, or no font has the characters (of a PNG).
     """
     try:
         import matplotlib
@@ -36,7 +38,20 @@ def draw_pathway(pathway: Pathway, form: str) -> bytes:
         hint = "pip install 'wardstar[pictures]'; --format mermaid needs nothing"
         raise UsageError(f"--format {form} needs matplotlib", hint=hint) from error
     layout = lay_out(pathway, _measure)
-    with matplotlib.rc_context({"svg.hashsalt": "wardstar", "svg.fonttype": "path", "font.family": _FONT}):
+    missing = frozenset(_missing("".join(_texts(layout))))
+    other = _font_with(missing) if missing else None
+    if missing and other is None and form == "png":
+        hint = "install one, such as Noto Sans CJK, or take --format svg, which leaves the font to the reader"
+        raise UsageError(f"no font of this machine has all characters of {pathway.name}", hint=hint)
+    as_text = bool(missing) and other is None
+    rules: dict[str, Any] = {
+        "svg.hashsalt": "wardstar",
+        "svg.fonttype": "none" if as_text else "path",
+        "font.family": [_FONT, *([other] if other else [])],
+    }
+    with matplotlib.rc_context(rules), warnings.catch_warnings():
+        if as_text:
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(layout.width / 72, layout.height / 72), facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
@@ -56,7 +71,45 @@ def _measure(text: str, size: float, bold: bool) -> float:
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=_FONT, size=size, weight="bold" if bold else "normal")
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+    missing = _missing(text)
+    known = "".join(c for c in text if c not in missing)
+    width = float(text_to_path.get_text_width_height_descent(known, font, ismath=False)[0]) if known else 0.0
+    return width + size * (len(text) - len(known))  # those of other scripts are as wide as high
+
+
+def _missing(text: str) -> set[str]:
+    """Returns the characters that the usual font lacks."""
+    return {c for c in text if ord(c) not in _characters(_FONT)}
+
+
+@cache
+def _characters(name: str) -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties(family=name))).get_charmap())
+
+
+@cache
+def _font_with(characters: frozenset[str]) -> str | None:
+    """Returns the first font of this machine, by name, that has all these characters."""
+    from matplotlib.font_manager import fontManager
+
+    wanted = {ord(c) for c in characters}
+    for name in sorted({entry.name for entry in fontManager.ttflist}):
+        try:
+            if wanted <= _characters(name):
+                return name
+        except (OSError, RuntimeError, ValueError):  # a broken font file is none
+            continue
+    return None
+
+
+def _texts(layout: Layout) -> Iterator[str]:
+    for node in layout.nodes:
+        yield node.text
+        yield from (line.text for line in node.lines)
+        yield from node.badges
+    yield from (arrow.label for arrow in layout.arrows)
 
 
 def _draw(axes: Any, layout: Layout) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import Run
 
+from clinical_data.errors import UsageError
 from workflow.pathway import Pathway, known_pathways, load_pathway
 from workflow.pathway_layout import START, WIDTH, Layout, Node, label_of, lay_out, wrapped
 from workflow.pathway_picture import _measure, draw_pathway
@@ -115,6 +116,25 @@ def test_pictures_are_written_without_network_or_outside_references(run: Run, tm
         colours = image.convert("RGB").getcolors(1 << 24)
     assert colours is not None
     assert len(colours) > 50  # text and lines, not an empty sheet
+
+
+def test_other_scripts_are_drawn_or_left_to_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workflow import pathway_picture
+
+    data = load_pathway("inpatient").pathway.model_dump(by_alias=True)
+    question = "\u5165\u9662\u8bca\u65ad\u662f\u4ec0\u4e48\uff1f" * 9
+    data["steps"] = [{**step, "question": question} for step in data["steps"]]
+    pathway = Pathway.model_validate({**data, "edges": []})
+    box = layout_of(pathway).nodes[1]
+    lines = [line.text for line in box.lines if line.kind == "question"]
+    assert "".join(lines) == question
+    assert all(_measure(line, 10, False) <= WIDTH - 24 for line in lines)
+    monkeypatch.setattr(pathway_picture, "_font_with", lambda characters: None)
+    assert lines[0] in draw_pathway(pathway, "svg").decode()
+    with pytest.raises(UsageError, match="no font of this machine"):
+        draw_pathway(pathway, "png")
+    monkeypatch.undo()
+    assert pathway_picture._font_with(frozenset("\u03b1\u0434")) is not None  # Greek and Cyrillic
 
 
 def test_mermaid_stays_the_default(run: Run, tmp_path: Path) -> None:
