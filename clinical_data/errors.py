@@ -11,6 +11,8 @@ Messages carry ids, file names and field names, never a patient value.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -77,3 +79,9 @@ class StorageError(WardstarError):
     """A database that is missing, locked, full or of another version."""
 
     exit_code = 5
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean NAME?` for the known name that is most like another one; empty where none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

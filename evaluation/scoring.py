@@ -18,6 +18,7 @@ from evaluation.record_scoring import RecordScorer, by_step, rescored
 from evaluation.store.run_store import RunStore
 from evaluation.taught_patients import TaughtPatients
 from evaluation.visible_text import VisibleText, visible_texts
+from evaluation.watching import Watch, unwatched
 from search.trajectory import Status
 
 _NOTHING: dict[str, Any] = {"value": None, "low": None, "high": None, "n": 0}
@@ -89,7 +90,13 @@ class _StepRun:
 
 
 def score_run(
-    engine: Engine, run_name: str, *, baseline_run: str | None = None, seed: int = 0, regression: bool = True
+    engine: Engine,
+    run_name: str,
+    *,
+    baseline_run: str | None = None,
+    seed: int = 0,
+    regression: bool = True,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Scores a run again: labels and marks that have changed since are stored; records stay as they are.
 
@@ -99,6 +106,7 @@ def score_run(
         baseline_run: run of strategy `full-information` to compare with; None takes `RUN-full-information` if stored.
         seed: of the bootstrap intervals.
         regression: fit the regression baseline, which reads every labelled case of the train split.
+        watch: told how far it is: what, done, of how many.
 
     Returns:
         `{"run": NAME, "steps": {STEP: {"n": labelled case-steps, "metrics": {NAME: M}, "baselines": {NAME: M},
@@ -121,8 +129,10 @@ def score_run(
     run = store.get(run_name)
     scorer = RecordScorer(engine, run)
     pairs: dict[str, list[tuple[RunRecord, ScoredStep]]] = {}
-    for record, scored in rescored(store, run, scorer):
+    total = len(store.done(run.run_id))
+    for number, (record, scored) in enumerate(rescored(store, run, scorer), 1):
         pairs.setdefault(record.step, []).append((record, scored))
+        watch("scoring records", number, total)
     companion, reason = baselines.find_companion(store, run, baseline_run)
     theirs: dict[str, list[ScoredStep]] = {}
     if companion is not None:
@@ -131,7 +141,8 @@ def score_run(
     runs = {step: _step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
     texts = _texts(engine, scorer, runs, regression)
     steps, taught = {}, TaughtPatients(run.name)
-    for step, own in runs.items():
+    for number, (step, own) in enumerate(runs.items()):
+        watch("figures of steps, with intervals", number, len(runs))
         full = reason if companion is None else theirs.get(step, [])
         steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed, regression)
         applicable = [r for r in own.records if r.status != Status.NOT_APPLICABLE]

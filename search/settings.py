@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from clinical_data.errors import UsageError
+from clinical_data.errors import UsageError, did_you_mean
 from search.actions import ActionKind
 
 # Rules that are chosen by one of several words; value sources and selection rules have tables of their own.
@@ -120,7 +120,8 @@ class SearchSettings:
         """
         known = {f.name for f in fields(self)}
         if unknown := sorted(set(options) - known):
-            raise UsageError(f"unknown search option {unknown[0]}", hint=f"known: {', '.join(sorted(known))}")
+            near = did_you_mean(unknown[0], sorted(known))
+            raise UsageError(f"unknown search option {unknown[0]}{near}", hint=f"known: {', '.join(sorted(known))}")
         for name, value in options.items():
             _check_type(name, value, getattr(self, name))
         changed = replace(self, **options)

@@ -202,7 +202,11 @@ class CaseWorker:
             "settings": plan.settings,
             "seed": prepared.seed,
             "models": models,
-            "hashes": {"pathway": prepared.pathway_sha256, "catalogue": plan.catalogue.sha256},
+            "hashes": {
+                "configuration": self._run.config_hash,
+                "pathway": prepared.pathway_sha256,
+                "catalogue": plan.catalogue.sha256,
+            },
         }
         if outcome.problem is not None and outcome.result is not None:
             repeatable = all(getattr(m, "repeatable", True) for m in models.distinct)

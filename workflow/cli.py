@@ -7,7 +7,6 @@ library is switched off before it loads.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
@@ -17,20 +16,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinical_data.errors import WardstarError
+from workflow import logs
 from workflow.commands import (
     cases,
     comparing,
+    configuration,
     datasets,
     evolve,
     exports,
     imports,
     machine,
+    managing,
     pathways,
+    planning,
     runs,
     train,
     trees,
 )
-from workflow.commands.common import say
+from workflow.commands.common import be_quiet, complain, long_command
 
 app = typer.Typer(
     name="wardstar",
@@ -64,38 +67,39 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Log more, and show where an error came from.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Logs, remarks and progress as JSON lines with ids and counts.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and leave.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Sets up logging; every command runs it first."""
     _debug[0] = debug
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    be_quiet(False)
+    logs.set_up(debug=debug, as_json=log_json)
 
 
-app.command("demo")(machine.demo_command)
+app.command("demo")(long_command(machine.demo_command))
 app.add_typer(datasets.data_app, name="data")
-app.command("import")(imports.import_command)
+app.command("import")(long_command(imports.import_command))
 app.add_typer(cases.cases_app, name="cases")
 app.add_typer(pathways.pathway_app, name="pathway")
-app.command("replay")(runs.replay_command)
-app.command("resume")(runs.resume_command)
-app.add_typer(runs.runs_app, name="runs")
-app.command("score")(comparing.score_command)
+app.command("plan")(long_command(planning.plan_command))
+app.command("replay")(long_command(runs.replay_command))
+app.command("resume")(long_command(runs.resume_command))
+app.add_typer(managing.runs_app, name="runs")
+app.command("score")(long_command(comparing.score_command))
 app.command("compare")(comparing.compare_command)
 app.command("prompts")(runs.prompts_command)
 app.command("records")(runs.records_command)
-app.command("export")(exports.export_command)
-app.command("report")(runs.report_command)
+app.command("export")(long_command(exports.export_command))
+app.command("report")(long_command(runs.report_command))
 app.command("tree")(trees.tree_command)
 app.add_typer(train.train_app, name="train")
-app.command("evolve")(evolve.evolve_command)
+app.command("evolve")(long_command(evolve.evolve_command))
 app.add_typer(machine.models_app, name="models")
+app.add_typer(configuration.config_app, name="config")
 app.command("doctor")(machine.doctor_command)
 
 
@@ -109,15 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=arguments, prog_name="wardstar")
     except WardstarError as error:
-        say(f"error: {error.message}")
+        complain(f"error: {error.message}")
         if error.hint:
-            say(f"hint: {error.hint}")
+            complain(f"hint: {error.hint}")
         _trace()
         sys.exit(error.exit_code)
     except Exception as error:  # its message may quote a record, so only its class is shown
-        say(f"internal error: {type(error).__name__}")
+        complain(f"internal error: {type(error).__name__}")
         if not _debug[0]:
-            say("hint: `wardstar --debug ...` shows where; the trace may quote the record")
+            complain("hint: `wardstar --debug ...` shows where; the trace may quote the record")
         _trace()
         sys.exit(1)
     sys.exit(0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,68 +12,23 @@ from typing import Any
 from clinical_data.catalogue import load_catalogue
 from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
-from clinical_data.splits import PATIENT_SCHEME, SCHEMES, SPLITS, TRAIN
+from clinical_data.splits import SCHEMES, SPLITS, TRAIN
 from search.models.registry import check_options
 from search.prompts import TEMPLATE_HASH
-from search.settings import SearchSettings, preset
+from search.settings import SearchSettings
 from search.strategies import STRATEGIES, check_strategy, settings_of
 from search.value import GROUND_TRUTH, value_model
+from workflow.options import AT_ONCE, search_settings
+from workflow.options import ReplayOptions as ReplayOptions
+from workflow.options import read_options as read_options
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
 from workflow.step import StepPlan, plan_step
 
 FORMAT = 2
-AT_ONCE = 8  # cases whose requests share batches
 BATCHED = "batch_across_cases"
 _LATER = {"predecessors": ("recorded",)}
-_LISTS = ("steps", "allowed_hosts")
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(_LISTS, tuple),
-    **dict.fromkeys(("limit", "seed", "cases_at_once"), int),
-    BATCHED: bool,
-}  # of options in a file; all others are words
 SCORERS = ("icd", "group")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """Every option of `wardstar replay` that decides results.
-
-    Attributes:
-        pathway: name of a bundled pathway, or a YAML file.
-        steps: steps to take; empty means all.
-        split, limit: which cases; None means all.
-        split_scheme: what the split was drawn by, `patient` or `hospital`.
-        cases: file with a case id a line, to which the run is confined (`#` begins a remark); None means all.
-        value, chart_access: search settings with an option of their own; None means as `settings` say.
-        preset: search settings that a paper used; `settings` and the options above come on top.
-        generator, peer: model SPECs; peer None means the generator's weights under other seeds.
-        allowed_hosts: hosts besides this machine that a served model may be on; only a configuration file names them.
-        batch_across_cases: let cases share the batches of the models.
-        cases_at_once: how many; None means AT_ONCE.
-        settings: search settings that differ from the preset's.
-        models: options of the back-ends (`search.models.registry.OPTIONS`) that differ from their defaults.
-    """
-
-    pathway: str = "inpatient"
-    steps: tuple[str, ...] = ()
-    split: str | None = None
-    split_scheme: str = PATIENT_SCHEME
-    limit: int | None = None
-    cases: str | None = None
-    strategy: str = "rstar"
-    value: str | None = None
-    chart_access: str | None = None
-    preset: str = "default"
-    predecessors: str = "none"
-    seed: int = 0
-    generator: str = "embedded"
-    peer: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    batch_across_cases: bool = False
-    cases_at_once: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +114,6 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     return {**config, "hashes": _hashes(loaded.pathway)}
 
 
-def search_settings(options: ReplayOptions) -> SearchSettings:
-    """Returns the search settings of a run: those of the preset, under the options given, as its strategy takes them.
-
-    Raises:
-        UsageError: no such preset or setting, a value out of range, or another value source than the strategy's own.
-    """
-    named = {"value": options.value, "chart_access": options.chart_access}
-    given = {**options.settings, **{name: word for name, word in named.items() if word is not None}}
-    settings = SearchSettings().with_options(**{**preset(options.preset), **given})
-    taken = settings_of(options.strategy, settings)
-    if "value" in given and taken.value != settings.value:
-        raise UsageError(f"--strategy {options.strategy} values by {taken.value}, not by {settings.value}")
-    return taken
-
-
 def check_search(options: ReplayOptions, settings: SearchSettings) -> None:
     """Raises UsageError for a strategy and settings that do not exist, exclude each other, or would leak labels."""
     check_strategy(options.strategy, settings)
@@ -253,50 +192,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def read_options(path: Path) -> dict[str, Any]:
-    """Returns the options in a TOML file: keys as the options of `replay` (`-` or `_`), search settings under [search],
-    options of the models under [models].
-
-    Raises:
-        BadInputError: missing, not TOML, or an unknown key.
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(f"cannot be read ({error.strerror})", file=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"invalid TOML: {error}", file=path) from error
-    settings = _table(data, "search", path, lambda options: SearchSettings().with_options(**options))
-    models = _table(data, "models", path, check_options)
-    values = {key.replace("-", "_"): value for key, value in data.items()}
-    known = {f.name for f in fields(ReplayOptions)} - {"settings", "models"}
-    if unknown := sorted(set(values) - known):
-        raise BadInputError("unknown option", file=path, field=unknown[0], hint=f"known: {', '.join(sorted(known))}")
-    for name in _LISTS:
-        if isinstance(listed := values.get(name), list | str):
-            values[name] = tuple(listed.split(",") if isinstance(listed, str) else listed)
-    for name, value in values.items():
-        wanted: type = _TYPES.get(name, str)
-        if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-            words = {int: "a whole number", tuple: "a list of words", str: "a word", bool: "true or false"}[wanted]
-            raise BadInputError(f"must be {words}", file=path, field=name)
-        if isinstance(value, tuple) and not all(isinstance(v, str) for v in value):
-            raise BadInputError("must be a list of words", file=path, field=name)
-    return {**values, "settings": settings, "models": models}
-
-
-def _table(data: dict[str, Any], name: str, path: Path, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Takes a table out of a configuration file and checks it."""
-    table = data.pop(name, {})
-    if not isinstance(table, dict):
-        raise BadInputError("must be a table", file=path, field=name)
-    try:
-        check(table)
-    except UsageError as error:
-        raise BadInputError(error.message, file=path, field=name, hint=error.hint) from error
-    return table
 
 
 def _check(options: ReplayOptions) -> None:

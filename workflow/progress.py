@@ -1,59 +1,17 @@
-"""Progress on stderr: a bar, or a plain line now and then; of a replay cases, rollouts, speed and time left."""
+"""How a replay goes, on stderr: cases, rollouts, speed and time left."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from workflow import logs
+from workflow.bars import LINE_EVERY, Bar
 from workflow.case_worker import CaseReport
 from workflow.runner import Listener
 
-LINE_EVERY = 30.0  # seconds between lines where no terminal is there to draw a bar
-
-
-class Bar:
-    """A progress bar with one task. Where stderr is no terminal, a plain line every half minute.
-
-    Args:
-        console: where to draw.
-        unit: what is counted, in the plural.
-    """
-
-    def __init__(self, console: Console, unit: str) -> None:
-        self._console = console
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn(f"{unit}  {{task.fields[note]}}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("loading", total=None, note="")
-        self._last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def _line(self, text: str, *, at_once: bool = False) -> None:
-        """Writes a plain line where there is no bar, if the last one is half a minute old or it must be `at_once`."""
-        now = time.monotonic()
-        if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY):
-            self._last_line = now
-            self._console.print(text, highlight=False)
+__all__ = ["LINE_EVERY", "Bar", "ProgressBar"]
 
 
 class ProgressBar(Bar, Listener):
@@ -84,6 +42,8 @@ class ProgressBar(Bar, Listener):
         self._rollouts += report.rollouts
         self._current = 0
         self._bar.update(self._task, completed=self._finished)
+        words = f"case {report.case_id} done"
+        logs.event("case", words, case_id=report.case_id, statuses=report.statuses, rollouts=report.rollouts)
         self._show(report.work.get("computed", 0))
 
     def _show(self, computed: int = 0) -> None:

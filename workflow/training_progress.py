@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from workflow.progress import Bar
+from workflow.bars import Bar
 
 SMOOTH = 0.9  # share of the loss shown that comes from earlier steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypedDict
 
@@ -15,6 +15,8 @@ from clinical_data.splits import PATIENT_SCHEME, check_scheme
 from clinical_data.store.engine import reading
 from clinical_data.store.tables import cases, findings, patient_splits, patients
 from clinical_data.store.texts import from_stored
+
+_AT_ONCE = 500  # cases of one query
 
 
 class CaseSummary(TypedDict):
@@ -85,6 +87,23 @@ class CaseReader:
                 facts = facts.where(or_(findings.c.available <= minute, findings.c.pending_from <= minute))
             rows = connection.execute(facts).all()
         return replace(bare, findings=tuple(_finding(r) for r in rows))
+
+    def without_findings(self, ids: Sequence[str]) -> Iterator[Case]:
+        """Yields the cases of these ids, in their order, without their findings: fast, for counting.
+
+        Raises:
+            UsageError: no such case.
+        """
+        own = select(cases, patients.c.source.label("p_source"), patients.c.source_id.label("p_source_id"))
+        own = own.add_columns(patients.c.sex).join(patients)
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            with reading(self.engine) as connection:
+                rows = {r.case_id: r for r in connection.execute(own.where(cases.c.case_id.in_(some)))}
+            for case_id in some:
+                if case_id not in rows:
+                    raise UsageError(f"no case {case_id}", hint="`wardstar cases` lists them")
+                yield _bare(rows[case_id])
 
     def cases(self, ids: list[str]) -> Iterator[Case]:
         """Yields the cases of these ids, one at a time."""

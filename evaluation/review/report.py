@@ -16,6 +16,7 @@ from evaluation.review.rendering import asset, assets, environment
 from evaluation.review.tree_words import LEGEND
 from evaluation.scoring import score_run
 from evaluation.store.run_store import Run, RunStore, StoredRecord
+from evaluation.watching import Watch, unwatched
 
 __all__ = ["render", "write_report"]
 
@@ -27,7 +28,7 @@ FOLDERS = ("cases", "trees")
 _MARK = '<meta name="generator" content="wardstar report">'
 
 
-def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False) -> Path:
+def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False, watch: Watch = unwatched) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
 
     One page per case-step and one per search tree, which link to each other by relative addresses: the folder can be
@@ -39,6 +40,7 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
         run_name: name of the run.
         out: folder, made if missing.
         blind: leave out recorded labels, match marks and everything derived from them.
+        watch: told how far it is: what, done, of how many.
 
     Raises:
         UsageError: no such run, or a blind report of a run that was steered by recorded labels.
@@ -46,7 +48,7 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
     """
     store = RunStore(engine)
     run = store.get(run_name)
-    score = None if blind else score_run(engine, run_name)  # first: it brings labels and marks up to date
+    score = None if blind else score_run(engine, run_name, watch=watch)  # first: it brings labels and marks up to date
     records = list(store.records(run.run_id))
     written = set()
     try:
@@ -55,6 +57,7 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
         for path, html in _pages(run, records, score, blind):
             (out / path).write_text(html, encoding="utf-8", newline="\n")
             written.add(path)
+            watch("writing pages of case-steps", sum(p.startswith("cases/") for p in written), len(records))
         _remove_stale(out, written)
     except OSError as error:
         raise StorageError(f"cannot write the report to {out} ({error.strerror})") from error

@@ -79,13 +79,12 @@ class RunStore:
         Raises:
             UsageError: a run of that name exists under another configuration; the message names what differs.
         """
-        text = canonical_json(config)
         row = {
             "name": name,
             "created": _now(),
             "pathway": pathway,
-            "config_json": text,
-            "config_hash": hashlib.sha256(text.encode()).hexdigest(),
+            "config_json": canonical_json(config),
+            "config_hash": config_hash(config),
             "versions_json": canonical_json(versions),
             "status": RUNNING,
         }
@@ -270,6 +269,11 @@ def canonical_json(value: object) -> str:
         ValueError: a number that is not finite.
     """
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Returns the hash of a run's configuration, which the run and each of its records hold."""
+    return hashlib.sha256(canonical_json(dict(config)).encode()).hexdigest()
 
 
 def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:

@@ -28,6 +28,7 @@ from sqlalchemy import Engine
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.splits import TRAIN, TUNING
 from evaluation.step_rules import step_rules
+from evaluation.store.run_store import RunStore
 from evaluation.supervision.cards import CARD
 from evaluation.supervision.lessons import Lesson, Lessons
 from evaluation.supervision.preference import preference_rows, sure_enough
@@ -52,6 +53,7 @@ from evaluation.supervision.shaping import (
     without_reversed,
 )
 from evaluation.supervision.stepwise import check_label_source, stepwise_rows
+from evaluation.watching import Watch, unwatched
 from search.value import GROUND_TRUTH
 
 HALVES = {0: "first-half", 1: "second-half"}
@@ -88,7 +90,12 @@ class SetOptions:
 
 
 def export_set(
-    engine: Engine, kind: str, runs: Sequence[str], out: Path, options: SetOptions | None = None
+    engine: Engine,
+    kind: str,
+    runs: Sequence[str],
+    out: Path,
+    options: SetOptions | None = None,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Writes a training set and returns its card.
 
@@ -98,6 +105,7 @@ def export_set(
         runs: names of the runs; they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
         out: folder to make; one that holds an earlier set is replaced.
         options: how; None: as `SetOptions` has it.
+        watch: told how far it is: what, done, of how many (case-steps that teach, of all that are stored).
 
     Raises:
         UsageError: an option that cannot be, runs that do not go together, or a folder that holds something else.
@@ -110,7 +118,9 @@ def export_set(
     unlabelled = kind == PROMPTS or (kind == STEPWISE and options.label_source != RECORD)
     lessons = Lessons(engine, runs, splits, options.steps, options.half, unlabelled)
     steps = tuple(step_rules(lessons.runs[0].config))
-    made = in_order(_rows(lessons, kind, options), steps)
+    store = RunStore(engine)
+    total = sum(len(store.done(run.run_id)) for run in lessons.runs)
+    made = in_order(_rows(lessons, kind, options, watch, total), steps)
     files: dict[str, list[Row]] = {}
     notes: dict[str, dict[str, Any]] = {}
     dropped = lessons.dropped
@@ -175,8 +185,9 @@ def _check_kind(kind: str, options: SetOptions) -> None:
         raise UsageError("--balance goes by the recorded class, which this set does not use")
 
 
-def _rows(lessons: Lessons, kind: str, options: SetOptions) -> Iterator[Row]:
-    for lesson in lessons:
+def _rows(lessons: Lessons, kind: str, options: SetOptions, watch: Watch, total: int) -> Iterator[Row]:
+    for done, lesson in enumerate(lessons, 1):
+        watch(f"reading for {kind}", done, total)
         number = 0
         for row in _rows_of(lesson, kind, options):
             number += 1

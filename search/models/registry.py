@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinical_data.errors import ModelError, UsageError
+from clinical_data.errors import ModelError, UsageError, did_you_mean
 from search.models.adapters import HEAD, is_adapter
 from search.models.language_model import LanguageModel
 from search.models.toys import RandomModel, ScriptedModel
@@ -20,7 +20,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raises UsageError for an option that no back-end has, or a value of another type."""
     for name, value in options.items():
         if name not in OPTIONS:
-            raise UsageError(f"unknown model option {name}", hint=f"known: {', '.join(OPTIONS)}")
+            near = did_you_mean(name, OPTIONS)
+            raise UsageError(f"unknown model option {name}{near}", hint=f"known: {', '.join(OPTIONS)}")
         words = {int: "a whole number", float: "a number", str: "a word"}[OPTIONS[name]]
         fits = isinstance(value, int | float) if OPTIONS[name] is float else isinstance(value, OPTIONS[name])
         if not fits or isinstance(value, bool):

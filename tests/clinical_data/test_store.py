@@ -7,13 +7,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from store_cases import labelled
 
-from clinical_data.errors import StorageError
+from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.case_store import CaseStore
 from clinical_data.store.engine import open_engine, storage_errors
 from clinical_data.store.metadata import metadata
@@ -144,3 +145,15 @@ def test_paths_are_kept_as_given(tmp_path):
     path = Path(tmp_path) / "with space é.db"
     open_engine(f"sqlite:///{path}", create=True).dispose()
     assert path.exists()
+
+
+def test_cases_are_read_without_findings_in_the_order_that_is_asked_for(store, monkeypatch):
+    monkeypatch.setattr("clinical_data.store.case_reader._AT_ONCE", 2)
+    store.put_many([labelled(i) for i in range(5)])
+    ids = store.case_ids()[::-1]
+    found = list(store.without_findings(ids))
+    assert [c.case_id for c in found] == ids
+    assert found == [replace(store.get(i), findings=()) for i in ids]
+    assert list(store.without_findings([])) == []
+    with pytest.raises(UsageError, match="no case fhir-none"):
+        list(store.without_findings([ids[0], "fhir-none"]))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from clinical_data.errors import StorageError
+from workflow import logs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,6 +29,37 @@ RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks; errors still show.")]
+_quiet: list[bool] = [False]
+
+
+def be_quiet(quiet: bool) -> None:
+    """Leaves out progress and remarks of this command, or (False) shows them again."""
+    _quiet[0] = quiet
+
+
+def long_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the option `--quiet`."""
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command).parameters.values()
+    parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+
+    @functools.wraps(command)
+    def quietly(*, quiet: bool, **given: Any) -> None:
+        be_quiet(quiet)
+        command(**given)
+
+    extra = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, annotation=Quiet, default=False)
+    return with_parameters(quietly, [*parameters, extra])
+
+
+def with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Gives a command the parameters that typer is to see."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
 def out_console() -> Console:
     """Returns the console of results: stdout."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -32,17 +67,37 @@ def out_console() -> Console:
 
 def err_console() -> Console:
     """Returns the console of progress and remarks: stderr."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=_quiet[0])
 
 
 def say(text: str) -> None:
-    """Writes a remark to stderr."""
-    err_console().print(text, markup=False, soft_wrap=True)
+    """Writes a remark to stderr, unless the command is to be quiet."""
+    if logs.as_json():
+        logs.event("remark", text)
+    else:
+        err_console().print(text, markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Writes an error to stderr, in any case."""
+    if logs.as_json():
+        logs.EVENTS.error(text)
+    else:
+        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 def show_json(value: object) -> None:
     """Writes a value to stdout as JSON."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Returns dataclasses and counters as dictionaries (`asdict` breaks counters), for JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
@@ -90,6 +145,16 @@ def write_text(text: str, out: Path) -> None:
         return
     with _whole(out) as file:
         file.write(text)
+
+
+def write_bytes(data: bytes, out: Path) -> None:
+    """Writes bytes to a file, as `write_text`.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with _whole(out) as file:
+        file.buffer.write(data)
 
 
 @contextmanager

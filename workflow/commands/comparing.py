@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.common import DEFAULT_DB, AsJson, Db, RunName, database, say, show_json, show_rows
+from workflow.commands.common import DEFAULT_DB, AsJson, Db, RunName, database, err_console, say, show_json, show_rows
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")]
 
@@ -25,9 +25,12 @@ def score_command(
 ) -> None:
     """Scores the stored records of a run again, beside its baselines; runs no model."""
     from evaluation.scoring import result_remarks, result_table, score_run
+    from workflow.bars import CountBar
 
-    with database(db) as engine:
-        score = score_run(engine, run, baseline_run=full_information or None, seed=seed, regression=not no_regression)
+    with database(db) as engine, CountBar(err_console(), "done") as bar:
+        score = score_run(
+            engine, run, baseline_run=full_information or None, seed=seed, regression=not no_regression, watch=bar
+        )
     if as_json:
         show_json(score)
     else:

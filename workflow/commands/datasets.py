@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.common import AsJson, err_console, out_console, say, show_json, show_table
+from workflow import logs
+from workflow.commands.common import AsJson, err_console, long_command, out_console, say, show_json, show_table
 
 data_app = typer.Typer(help="Lists public data sets, and downloads the open ones.", no_args_is_help=True)
 FOLDER = Path("wardstar-data")
@@ -48,6 +49,7 @@ def data_list(as_json: AsJson = False) -> None:
 
 
 @data_app.command("fetch")
+@long_command
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Name of a set, as `wardstar data list` gives it.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; wardstar-data/NAME.")] = None,
@@ -72,7 +74,7 @@ def data_fetch(
         TimeRemainingColumn(),
     )
     say(f"{dataset.title}: from {url or dataset.base or dataset.page}, licence {dataset.licence}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or logs.as_json()) as bar:
         task = bar.add_task(name, total=None)
 
         def show(done: int, total: int | None, file: str) -> None:

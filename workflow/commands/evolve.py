@@ -10,6 +10,7 @@ import typer
 
 from clinical_data.errors import UsageError
 from workflow.commands.common import DEFAULT_DB, AsJson, Db, err_console, say, show_json, show_rows
+from workflow.commands.replay_arguments import Sets
 
 if TYPE_CHECKING:
     from evaluation.supervision.fine_tune_settings import TuneWatcher
@@ -70,6 +71,7 @@ def evolve_command(
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file as in `replay`: [search], [models].")
     ] = None,
+    sets: Sets = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Lets a pair of models teach its successors, round by round, and keeps the best. The same command goes on."""
@@ -109,19 +111,15 @@ def evolve_command(
 
 def _replay_options(given: dict[str, Any]) -> Any:
     """Returns the options of all replays: those of the configuration file, under those of the command line."""
-    from workflow.config import ReplayOptions, read_options
+    from workflow.options import choose
 
-    config: Path | None = given["config"]
-    values: dict[str, Any] = {"settings": {}} if config is None else read_options(config)
-    if "split" in values:
-        raise UsageError(f"{config}: evolve takes the train and the tuning split; no other can be named")
-    names = ("pathway", "split_scheme", "limit", "cases", "strategy", "seed", "generator", "peer")
+    names = ("pathway", "split_scheme", "limit", "cases", "strategy", "seed", "generator", "peer", "rollouts")
     own = {name: given[name] for name in names}
     own["steps"] = tuple(s.strip() for s in given["steps"].split(",") if s.strip())
-    values.update({name: value for name, value in own.items() if value not in ("", None, ())})
-    if given["rollouts"] is not None:
-        values["settings"] = {**values["settings"], "rollouts": given["rollouts"]}
-    return ReplayOptions(**values)
+    options = choose(own, given["config"], given["sets"]).options
+    if options.split is not None:
+        raise UsageError(f"{given['config']}: evolve takes the train and the tuning split; no other can be named")
+    return options
 
 
 def _watcher() -> Any:

@@ -9,7 +9,7 @@ import typer
 
 from clinical_data.errors import UsageError
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
-from workflow.commands.common import DEFAULT_DB, Db, database, say
+from workflow.commands.common import DEFAULT_DB, AsJson, Db, database, err_console, say, show_json
 
 
 def export_command(
@@ -46,9 +46,11 @@ def export_command(
     least_visits: Annotated[
         int, typer.Option("--least-visits", help="Of preference pairs of branches: rollouts that each side must have.")
     ] = LEAST_VISITS,
+    as_json: AsJson = False,
 ) -> None:
     """Makes a training set from stored runs: cases of the train split alone, with a card that says what is in it."""
     from evaluation.supervision.training_sets import HALVES, SetOptions, export_set
+    from workflow.bars import CountBar
 
     named = {"all": None, **{name: half for half, name in HALVES.items()}}
     if patients not in named:
@@ -65,8 +67,11 @@ def export_command(
         least_margin=least_margin,
         least_visits=least_visits,
     )
-    with database(db) as engine:
-        card = export_set(engine, kind, run, out, options)
+    with database(db) as engine, CountBar(err_console(), "case-steps") as bar:
+        card = export_set(engine, kind, run, out, options, watch=bar)
+    if as_json:
+        show_json(card)
+        return
     for name, figures in card["splits"].items():
         cold = figures.get("cold_start_share")
         share = "" if cold is None else f", {cold:.0%} of case-steps cold-started"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clinical_data.errors import UsageError
-from workflow.commands.common import DEFAULT_DB, Db, err_console, show_table
+from workflow.commands.common import DEFAULT_DB, AsJson, Db, err_console, plain, show_json, show_table
 
 if TYPE_CHECKING:
     from workflow.importing import ImportSummary
@@ -24,40 +24,23 @@ def import_command(
         Path | None,
         typer.Option("--condition-rank", help="Ranks of the Conditions of MIMIC-IV on FHIR (condition_rank.csv.gz)."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Imports recorded cases. Importing the same again changes nothing; an import that was killed goes on."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
+    from workflow.bars import CountBar
     from workflow.importing import import_cases
 
     if condition_rank is not None and source != "fhir":
         raise UsageError("--condition-rank belongs to `import fhir`", hint="tables carry the rank themselves")
-    console = err_console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"importing {path.name}", total=None)
+    with CountBar(err_console(), "read") as bar:
+        what = f"importing {path.name}"
         summary = import_cases(
-            db,
-            source,
-            path,
-            lambda done, total: bar.update(task, completed=done, total=total or None),
-            condition_rank=condition_rank,
+            db, source, path, lambda done, total: bar(what, done, total or 0), condition_rank=condition_rank
         )
-    show_import(summary)
+    if as_json:
+        show_json(plain(summary))
+    else:
+        show_import(summary)
 
 
 def show_import(summary: ImportSummary) -> None:

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clinical_data.errors import UsageError, WardstarError
-from workflow.commands.common import DEFAULT_DB, Db, database, out_console, say, show_rows, show_table
+from workflow.commands.common import (
+    DEFAULT_DB,
+    AsJson,
+    Db,
+    database,
+    err_console,
+    out_console,
+    say,
+    show_json,
+    show_rows,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -31,10 +42,13 @@ def demo_command(
     cases: Annotated[int | None, typer.Option("--cases", help="How many of the bundled cases.")] = None,
     full: Annotated[bool, typer.Option("--full", help="All bundled cases.")] = False,
     model: Annotated[str, typer.Option("--model", help="Model to use.")] = "embedded",
+    as_json: AsJson = False,
 ) -> None:
     """Shows the whole way on bundled synthetic cases: import, search, score, report."""
 
     from evaluation.review.report import write_report
+    from evaluation.scoring import score_run
+    from workflow.bars import CountBar
     from workflow.commands.runs import watched
     from workflow.demo import BASELINE, CASES, RUN, prepare_demo, replay_demo
 
@@ -50,9 +64,14 @@ def demo_command(
 
         say("baseline: all that was known in one prompt, no search" if baseline else "search over the chart (rStar)")
         watched(demo.url, BASELINE if baseline else RUN, work)
-    with database(demo.url) as engine:
+    with database(demo.url) as engine, CountBar(err_console(), "done") as bar:
+        if as_json:
+            score = score_run(engine, RUN, watch=bar)
+            index = write_report(engine, RUN, demo.report, watch=bar)
+            show_json({"database": demo.url, "report": str(index), "score": score})
+            return
         _show_results(engine, RUN)
-        index = write_report(engine, RUN, demo.report)
+        index = write_report(engine, RUN, demo.report, watch=bar)
     out_console().print(f"report: {index}", markup=False, soft_wrap=True)
 
 

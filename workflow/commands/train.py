@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workflow.commands.common import AsJson, err_console, say, show_json
+from workflow.commands.common import AsJson, err_console, long_command, say, show_json
 
 train_app = typer.Typer(help="Tunes a model on a training set; the folder it writes is a model.", no_args_is_help=True)
 
@@ -33,6 +33,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training th
 
 
 @train_app.command("sft")
+@long_command
 def sft_command(
     data: Data,
     out: Out,
@@ -62,6 +63,7 @@ def sft_command(
 
 
 @train_app.command("dpo")
+@long_command
 def dpo_command(
     data: Data,
     out: Out,
@@ -89,6 +91,7 @@ def dpo_command(
 
 
 @train_app.command("ttrl")
+@long_command
 def ttrl_command(
     data: Data,
     out: Out,
@@ -125,6 +128,7 @@ def ttrl_command(
 
 
 @train_app.command("stepwise")
+@long_command
 def stepwise_command(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder to make; `--value model:FOLDER` takes it.")],
