@@ -20,19 +20,20 @@ from search.settings import SearchSettings, preset
 from search.strategies import STRATEGIES, check_strategy, settings_of
 from search.value import GROUND_TRUTH, value_model
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
+from workflow.pathway_check import SCORERS
 from workflow.step import StepPlan, plan_step
 
 FORMAT = 2
 AT_ONCE = 8  # cases whose requests share batches
 BATCHED = "batch_across_cases"
-_LATER = {"predecessors": ("recorded",)}
+PREDECESSORS = ("predicted", "recorded", "none")
+REVIEWS = ("skip", "wait")
 _LISTS = ("steps", "allowed_hosts")
 _TYPES: dict[str, type] = {
     **dict.fromkeys(_LISTS, tuple),
     **dict.fromkeys(("limit", "seed", "cases_at_once"), int),
     BATCHED: bool,
 }  # of options in a file; all others are words
-SCORERS = ("icd", "group")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
 
 
@@ -48,6 +49,9 @@ class ReplayOptions:
         cases: file with a case id a line, to which the run is confined (`#` begins a remark); None means all.
         value, chart_access: search settings with an option of their own; None means as `settings` say.
         preset: search settings that a paper used; `settings` and the options above come on top.
+        predecessors: conclusions of earlier steps that a step is shown: `none`, the `predicted` ones, or the `recorded`
+            labels, an oracle.
+        review: at a step that a clinician answers as well: `skip` goes on without, `wait` waits for `resume --answers`.
         generator, peer: model SPECs; peer None means the generator's weights under other seeds.
         allowed_hosts: hosts besides this machine that a served model may be on; only a configuration file names them.
         batch_across_cases: let cases share the batches of the models.
@@ -67,6 +71,7 @@ class ReplayOptions:
     chart_access: str | None = None
     preset: str = "default"
     predecessors: str = "none"
+    review: str = "skip"
     seed: int = 0
     generator: str = "embedded"
     peer: str | None = None
@@ -87,6 +92,7 @@ class PreparedRun:
         allowed_hosts, models: where models may be, and their options.
         batch_across_cases: how many cases share the batches of the models; 0: none does.
         cases: ids to which the run is confined; None: all of the split.
+        waits: the run waits for clinicians where the pathway asks for them.
     """
 
     pathway: Pathway
@@ -104,6 +110,7 @@ class PreparedRun:
     models: dict[str, Any]
     batch_across_cases: int = 0
     cases: tuple[str, ...] | None = None
+    waits: bool = False
 
     @property
     def value_model(self) -> str:
@@ -155,6 +162,8 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     }
     if options.batch_across_cases:  # absent from any other run, which so keeps the configuration it always had
         config[BATCHED] = options.cases_at_once or AT_ONCE
+    if options.review != "skip":
+        config["review"] = options.review
     if options.cases is not None:
         config["cases"] = read_case_ids(Path(options.cases))
     return {**config, "hashes": _hashes(loaded.pathway)}
@@ -220,6 +229,7 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         models=config["models"],
         batch_across_cases=at_once_of(config),
         cases=tuple(config["cases"]) if "cases" in config else None,
+        waits=config.get("review") == "wait",
     )
 
 
@@ -300,13 +310,10 @@ def _table(data: dict[str, Any], name: str, path: Path, check: Callable[[dict[st
 
 
 def _check(options: ReplayOptions) -> None:
-    for name, later in _LATER.items():
-        value = getattr(options, name)
-        if value in later:
-            raise UsageError(f"--{name.replace('_', '-')} {value} is not available yet")
     known = {
         "strategy": STRATEGIES,
-        "predecessors": ("predicted", "none"),
+        "predecessors": PREDECESSORS,
+        "review": REVIEWS,
         "split": (None, *SPLITS),
         "split_scheme": SCHEMES,
     }
@@ -326,7 +333,7 @@ def _check(options: ReplayOptions) -> None:
 def check_names(pathway: Pathway) -> None:
     """Raises UsageError where a pathway names recorded labels or a scorer that do not exist."""
     for step in pathway.steps:
-        if step.truth not in STEPS:
+        if step.truth and step.truth not in STEPS:
             hint = f"known: {', '.join(STEPS)}"
             raise UsageError(f"step {step.name}: no recorded labels named {step.truth}", hint=hint)
         if unknown := [s for s in step.scorers if s not in SCORERS]:

@@ -64,7 +64,17 @@ def replay_command(
     ] = "",
     preset: Annotated[str, typer.Option("--preset", help="default, paper or paper-8; other options come on top.")] = "",
     predecessors: Annotated[
-        str, typer.Option("--predecessors", help="Earlier conclusions shown to a step: none (default) or predicted.")
+        str,
+        typer.Option(
+            "--predecessors",
+            help="Earlier conclusions shown to a step: none (default), predicted, or recorded: an oracle.",
+        ),
+    ] = "",
+    review: Annotated[
+        str,
+        typer.Option(
+            "--review", help="Where a step asks a clinician as well: skip (default), or wait for resume --answers."
+        ),
     ] = "",
     rollouts: Annotated[int | None, typer.Option("--rollouts", help="Rollouts of one search (16).")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run (0).")] = None,
@@ -112,6 +122,7 @@ def replay_command(
         "chart_access": chart_access.lower(),
         "preset": preset,
         "predecessors": predecessors,
+        "review": review,
         "seed": seed,
         "generator": generator,
         "peer": peer,
@@ -137,13 +148,20 @@ def resume_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take steps again that failed.")] = False,
     workers: Workers = 1,
     no_cache: NoCache = False,
+    answers: Annotated[
+        Path | None,
+        typer.Option("--answers", help="JSON lines of clinicians' answers: case_id, step, answer (and occurrence)."),
+    ] = None,
 ) -> None:
-    """Goes on with a run that was stopped, as it was configured."""
+    """Goes on with a run that was stopped, or that waits for clinicians, as it was configured."""
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import resume
 
-        return resume(db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=not no_cache)
+        cached = not no_cache
+        return resume(
+            db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=cached, answers=answers
+        )
 
     watched(db, run, work)
 
@@ -165,6 +183,10 @@ def watched(db: str, run: str, work: Callable[[Listener], Summary]) -> Summary:
     say(f"run {summary.run}: {summary.cases} cases{before} in {summary.seconds:.0f} s; {counts}")
     if hits := summary.work.get("cache_hits", 0):
         say(f"{hits} of {hits + summary.work['cache_misses']} requests to models were answered from the cache")
+    if summary.waiting:
+        number = "1 answer" if summary.waiting == 1 else f"{summary.waiting} answers"
+        say(f"waits for {number} of clinicians: `wardstar runs show{option} {run}` lists what is asked, and")
+        say(f"`wardstar resume{option} --run {run} --answers FILE.jsonl` goes on with them")
     if summary.statuses["failed"]:
         say(f"some steps failed; their records say why: `wardstar resume{option} --run {run} --retry-failed`")
         if summary.statuses["failed"] == sum(summary.statuses.values()):
@@ -200,13 +222,16 @@ def runs_list(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 @runs_app.command("show")
 def runs_show(name: Annotated[str, typer.Argument(help="Name of the run.")], db: Db = DEFAULT_DB) -> None:
-    """Writes a run's configuration, versions and work as JSON."""
+    """Writes a run's configuration, versions and work as JSON, and what in it waits for a clinician."""
     from dataclasses import asdict
 
     from evaluation.store.run_store import RunStore
+    from workflow.reviewing import waiting_rows
 
     with database(db) as engine:
-        show_json(asdict(RunStore(engine).get(name)))
+        store = RunStore(engine)
+        run = store.get(name)
+        show_json({**asdict(run), "waiting": waiting_rows(store, run)})
 
 
 @runs_app.command("delete")
