@@ -37,6 +37,7 @@ _FIGURES = (
     "recall_at_5",
     "mrr",
     "half_credit",
+    "log_score_change",
     "expected_calibration_error",
     "area_under_risk_coverage",
     "accuracy_at_coverage_50",
