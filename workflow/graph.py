@@ -45,7 +45,8 @@ from workflow.step import StepOutcome, StepPlan, clock_of, run_step
 Graph = CompiledStateGraph[CaseState, "CaseContext", CaseState, CaseState]
 _Builder = StateGraph[CaseState, "CaseContext", CaseState, CaseState]
 BUSY_SECONDS = 30
-_REVIEW = "__review"  # after the name of a step: the node that asks a clinician
+# After the name of a step: its node, and the one that asks a clinician. A bare name could be a key of the state too.
+_STEP, _REVIEW = "__step", "__review"
 _UNREVIEWED = ("not_applicable", "failed")
 
 
@@ -94,12 +95,12 @@ def compile_pathway(pathway: Pathway, checkpointer: BaseCheckpointSaver[str] | N
     builder: StateGraph[CaseState, CaseContext, CaseState, CaseState] = StateGraph(CaseState, CaseContext)
     _add_routes(builder, pathway, pathway_model.START, START)
     for step in pathway.steps:
-        builder.add_node(step.name, _node(step, pathway))
-        last = step.name
+        last = step.name + _STEP
+        builder.add_node(last, _node(step, pathway))
         if step.review:
             last = step.name + _REVIEW
             builder.add_node(last, _review_node(step.name))
-            builder.add_edge(step.name, last)
+            builder.add_edge(step.name + _STEP, last)
         _add_routes(builder, pathway, step.name, last)
     builder.add_node(HUMAN, _to_human)
     builder.add_edge(HUMAN, END)
@@ -256,6 +257,10 @@ def _earlier(step: Step, occurrence: int, state: CaseState, context: CaseContext
     return tuple(found)
 
 
+def _node_of(place: str) -> str:
+    return END if place == pathway_model.END else place if place == HUMAN else place + _STEP
+
+
 def _stand(state: CaseState) -> Stand:
     return Stand(state["visits"], {name: c["status"] for name, c in state["conclusions"].items()})
 
@@ -264,8 +269,7 @@ def _add_routes(builder: _Builder, pathway: Pathway, name: str, node: str) -> No
     """Adds the edges that leave a step, or the start, from a node."""
 
     def route(state: CaseState, runtime: Runtime[CaseContext]) -> str:
-        place = next_place(pathway, name, runtime.context.case, _stand(state))
-        return END if place == pathway_model.END else place
+        return _node_of(next_place(pathway, name, runtime.context.case, _stand(state)))
 
-    targets = [END, *(END if e.to == pathway_model.END else e.to for e in pathway.edges_from(name))]
+    targets = [END, *(_node_of(e.to) for e in pathway.edges_from(name))]
     builder.add_conditional_edges(node, route, list(dict.fromkeys(targets)))

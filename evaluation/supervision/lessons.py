@@ -212,6 +212,11 @@ def check_alike(runs: Sequence[Run]) -> None:
                 f"run {run.name}: its prompts are not those of this version of wardstar",
                 hint="a model tuned on it would be asked in other words; replay it again",
             )
+        if run.config.get("predecessors") == "recorded":
+            raise UsageError(
+                f"run {run.name} is an oracle: its prompts hold recorded labels of earlier steps",
+                hint="replay it with --predecessors predicted or none",
+            )
     first = _identity(runs[0])
     for run in runs[1:]:
         other = _identity(run)

@@ -232,3 +232,11 @@ def test_a_killed_loop_goes_on_where_it_was_and_gives_the_same_records(
     timeless = [[s.record.model_copy(update={"seconds": 0.0}) for s in stored(url, run)] for run in ("whole", "halved")]
     assert timeless[0] == timeless[1]
     assert resume(url, "halved").skipped == 2
+
+
+def test_a_step_may_be_called_like_a_part_of_the_state(
+    labelled: Callable[..., LabelledCase], pathway_file: Path
+) -> None:
+    text = pathway_file.read_text().replace("name: first", "name: history").replace("name: second", "name: visits")
+    kept = Kept()
+    assert walk(labelled(1), parse_pathway(text).pathway, kept) == {"history": 1, "visits": 1}

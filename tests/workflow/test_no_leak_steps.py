@@ -63,6 +63,12 @@ def passages(case: Case, strategy: str, prepared: PreparedRun) -> dict[tuple[str
     return kept
 
 
+@cache
+def walked(source: str) -> dict[tuple[str, int], StepOutcome]:
+    """The walk of the record as it is."""
+    return passages(untouched(source).case, "rstar", unsettled())
+
+
 def prompts(outcome: StepOutcome) -> list[str]:
     return [] if outcome.result is None else [call.text for call in outcome.result.calls]
 
@@ -83,8 +89,7 @@ def loops_of(record: RawRecord) -> list[int]:
 @pytest.mark.parametrize("deed", ["alter", "delete", "add"])
 @pytest.mark.parametrize("source", TIMED)
 def test_nothing_later_changes_a_prompt_of_any_occurrence(source: str, deed: str, tmp_path: Path) -> None:
-    record, case = RECORDS[source], untouched(source).case
-    before = passages(case, "rstar", unsettled())
+    record, case, before = RECORDS[source], untouched(source).case, walked(source)
     assert {k for _, k in before} == {1, 2, 3}
     minutes = loops_of(record)
     chosen = minutes if THOROUGH else (record.clocks["result_update"] + 240, record.clocks["treatment"])
@@ -109,7 +114,7 @@ def test_control_without_the_clock_check_the_property_fails(monkeypatch: pytest.
 
 def test_the_walk_shows_earlier_conclusions() -> None:
     """So that the property above is not one of prompts without any."""
-    told = passages(untouched("fhir").case, "rstar", unsettled())
+    told = walked("fhir")
     text = "\n".join(prompts(told["result_update", 2]))
     assert "Earlier conclusion: Work-up:" in text
     assert "Earlier conclusion: Update by new results:" in text

@@ -10,12 +10,14 @@ import pytest
 from conftest import ICD, make_case
 
 from clinical_data.case import Coding
+from clinical_data.errors import UsageError
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.store.case_store import CaseStore
 from evaluation.review.report import write_report
 from evaluation.scoring import score_run
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
+from evaluation.supervision.lessons import check_alike
 from workflow.config import ReplayOptions
 from workflow.oracle import Oracle
 from workflow.pathway import load_pathway
@@ -185,3 +187,13 @@ def test_labels_of_two_lists_are_compared_by_their_words() -> None:
     oracle = Oracle(load_pathway("icu").pathway)
     assert oracle.words("eicu", same)["discharge_diagnosis"] == ()
     assert oracle.words("eicu", other)["discharge_diagnosis"] == ("Admission diagnosis: sepsis",)
+
+
+def test_no_training_set_is_made_of_an_oracle(pathway_file: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    fill_with(url, "I50.9", "J18.9")
+    replay(url, "r", options(pathway_file, "recorded"))
+    engine = open_database(url, create=False)
+    with pytest.raises(UsageError, match="run r is an oracle"):
+        check_alike([RunStore(engine).get("r")])
+    engine.dispose()
