@@ -6,6 +6,9 @@ its clocks itself; a test holds the bundled pathways to these.
 A lag is how many minutes after it was taken a result counts as known, where the record does not say when it was: the
 95th percentile of its kind, so that nothing is shown before it can be expected.
 
+A step that a pathway comes back to has a clock for each occurrence: the first is the fixed one, and every next one
+stands a stated number of minutes later.
+
 Source: clinical.md, "Clock"; clinical_data.md B, "Fixed clocks".
 """
 
@@ -28,6 +31,10 @@ STEPS = (
 """The steps that every source answers for, with labels or with a reason for their absence (clinical.md)."""
 
 DAY = 24 * 60  # minutes
+HOURS = "{hours}"  # in the words of a clock: the hours after its anchor
+
+WINDOWED = ("workup", "treatment")
+"""Steps whose labels are what began in the day after the fixed clock: they answer no later occurrence."""
 
 LAB_LAG = 4 * 60
 CULTURE_LAG = 9 * DAY
@@ -55,6 +62,7 @@ _MIMIC = {
     "admission_diagnosis": FixedClock("admission"),
     "differential": FixedClock("admission", 8 * 60),
     "workup": FixedClock("admission", 8 * 60),
+    "result_update": FixedClock("admission", 12 * 60),  # the results of the work-up: LAB_LAG after it
     "treatment": FixedClock("admission", DAY),
     "disposition": FixedClock("admission", DAY),
     "discharge_diagnosis": FixedClock("end_of_stay"),
@@ -63,6 +71,7 @@ _EICU = {
     "admission_diagnosis": FixedClock("admission", 6 * 60),
     "differential": FixedClock("admission", 6 * 60),
     "workup": FixedClock("admission", 6 * 60),
+    "result_update": FixedClock("admission", 10 * 60),
     "treatment": FixedClock("admission", DAY),
     "disposition": FixedClock("admission", DAY),
     "discharge_diagnosis": FixedClock("end_of_stay"),
@@ -87,3 +96,18 @@ def clock_minute(case: Case, step: str) -> int | None:
     if clock is None or clock.anchor not in case.anchors:
         return None
     return case.anchors[clock.anchor] + clock.plus_minutes
+
+
+def minutes_of(plus_minutes: int, every_minutes: int, occurrence: int) -> int:
+    """Returns the minutes from the anchor to the clock of an occurrence, counted from 1."""
+    return plus_minutes + (occurrence - 1) * every_minutes
+
+
+def clock_words(text: str, minutes: int) -> str:
+    """Returns the words of a clock; `{hours}` in them stands for the hours from its anchor."""
+    return text.replace(HOURS, f"{minutes / 60:g}")
+
+
+def labels_hold(truth: str, occurrence: int) -> bool:
+    """Says whether the recorded labels of a name answer this occurrence of a step; see `WINDOWED`."""
+    return occurrence == 1 or truth not in WINDOWED

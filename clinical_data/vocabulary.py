@@ -9,6 +9,8 @@ entries:
 members: eicu_apache_groups.csv        # optional: recorded term -> entry code (columns term, group)
 member_levels: 2                       # or: a recorded path a|b|c counts as the entry a|b
 half_credit: [[a, b], ...]             # optional: unordered pairs of codes
+
+`catalogue:NAME` is the list of what can be ordered in a catalogue: the answers of a work-up.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
+from clinical_data.catalogue import ITEM_SYSTEM, ORDERED_GROUPS, load_catalogue
 from clinical_data.errors import BadInputError, UsageError
+
+OF_CATALOGUE = "catalogue:"  # before the name of a catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,14 @@ def normalise(text: str) -> str:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Returns a bundled vocabulary by name, or the one in a YAML file.
+    """Returns a bundled vocabulary by name, the one in a YAML file, or what a catalogue lets order (`catalogue:v1`).
 
     Raises:
         UsageError: no such vocabulary.
         BadInputError: the file is no valid vocabulary.
     """
+    if name.startswith(OF_CATALOGUE):
+        return _of_catalogue(name.removeprefix(OF_CATALOGUE))
     path = _path(name)
     if not path.is_file():
         raise UsageError(f"no answer vocabulary named {name}", hint="name a bundled vocabulary or a YAML file")
@@ -140,11 +147,37 @@ def load_vocabulary(name: str) -> Vocabulary:
     return result
 
 
-def vocabulary_files(name: str) -> tuple[Path, ...]:
-    """Returns the files of a vocabulary: its own, then that of its members if it has one."""
+def vocabulary_texts(name: str) -> dict[str, str]:
+    """Returns name -> text of the files that make up a vocabulary: its own first, then that of its members."""
+    if name.startswith(OF_CATALOGUE):
+        vocabulary = load_vocabulary(name)
+        return {f"{vocabulary.name}.yaml": _written(vocabulary)}
     path = _path(name)
-    members = yaml.safe_load(path.read_bytes()).get("members")
-    return (path, path.parent / members) if members else (path,)
+    text = path.read_text(encoding="utf-8")
+    members = yaml.safe_load(text).get("members")
+    own = {path.name: text}
+    return own | {members: (path.parent / members).read_text(encoding="utf-8")} if members else own
+
+
+@lru_cache(maxsize=8)
+def _of_catalogue(name: str) -> Vocabulary:
+    """Returns the answers of a work-up. Its hash is that of the file that would hold it."""
+    catalogue = load_catalogue(name)
+    found = Vocabulary(
+        name=f"catalogue-{catalogue.name}",
+        version=catalogue.version,
+        system=ITEM_SYSTEM,
+        entries=tuple(Entry(i.item_id, i.display, i.synonyms) for i in catalogue.items if i.group in ORDERED_GROUPS),
+        sha256="",
+    )
+    return replace(found, sha256=hashlib.sha256(_written(found).encode()).hexdigest())
+
+
+def _written(vocabulary: Vocabulary) -> str:
+    """Returns a vocabulary without members as the text of a file."""
+    entries = [{"code": e.code, "display": e.display, "synonyms": list(e.synonyms)} for e in vocabulary.entries]
+    head = {"name": vocabulary.name, "version": vocabulary.version, "system": vocabulary.system}
+    return yaml.safe_dump({**head, "entries": entries}, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _path(name: str) -> Path:

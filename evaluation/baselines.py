@@ -34,7 +34,7 @@ from evaluation.metrics import Metric, ScoredStep, mean_metric
 from evaluation.record import RankedAnswer, RunRecord
 from evaluation.record_scoring import RecordScorer
 from evaluation.store.run_store import Run, RunStore, StoredRecord
-from evaluation.visible_text import VisibleText
+from evaluation.visible_text import Passage, VisibleText
 from search.answers import rank, rank_set
 from search.trajectory import Status
 
@@ -176,40 +176,43 @@ def regression_steps(
     scorer: RecordScorer,
     records: Sequence[RunRecord],
     train: Sequence[TrainLabel],
-    texts: Mapping[str, VisibleText],
+    texts: Mapping[Passage, VisibleText],
 ) -> list[ScoredStep] | str:
     """Returns the case-steps of one step as the regression on visible facts answers them, or why there are none.
+
+    Each occurrence of a step that repeats has a regression of its own, on what the train cases showed by then.
 
     Args:
         scorer: of the run.
         records: the labelled case-steps of one step.
         train: labels of the train split of that step.
-        texts: case id -> visible text at the step's clock, of train and scored cases.
+        texts: (case id, occurrence) -> visible text at that clock, of train and scored cases.
     """
     from evaluation import regression  # here: it loads scikit-learn, which takes a second or two
 
     found: list[ScoredStep] = []
     reasons = []
-    for source in sorted({r.source for r in records}):
+    for source, occurrence in sorted({(r.source, r.occurrence) for r in records}):
         vocabulary = scorer.used[records[0].step].get(source)
-        own = [r for r in records if r.source == source and r.case_id in texts]
+        passed = [r for r in records if (r.source, r.occurrence) == (source, occurrence)]
+        own = [r for r in passed if (r.case_id, occurrence) in texts]
         if vocabulary is None or not own:
             reasons.append(f"{source}: the step's clock applies to none of the cases")
             continue
         several = scorer.takes_sets(own[0])
         known = [
-            regression.TrainCase(t.patient_id, texts[t.case_id].text, _classes(t, vocabulary, several))
+            regression.TrainCase(t.patient_id, texts[t.case_id, occurrence].text, _classes(t, vocabulary, several))
             for t in train
-            if t.source == source and t.case_id in texts
+            if t.source == source and (t.case_id, occurrence) in texts
         ]
-        asked = [regression.Asked(r.patient_id, texts[r.case_id].text) for r in own]
+        asked = [regression.Asked(r.patient_id, texts[r.case_id, occurrence].text) for r in own]
         shares = regression.predict(known, asked, several)
         if isinstance(shares, str):
             reasons.append(f"{source}: {shares}")
             continue
         answered = [_answered(r, s, vocabulary, scorer) for r, s in zip(own, shares, strict=True)]
         found += [scorer.scored(StoredRecord(record, [], {})) for record in answered]
-    return found or "; ".join(reasons)
+    return found or "; ".join(dict.fromkeys(reasons))
 
 
 def majority_set_steps(

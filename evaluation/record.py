@@ -85,6 +85,19 @@ class CandidateRecord(_Part):
     unparseable: int = 0
 
 
+class ReviewRecord(_Part):
+    """What became of the question to a clinician that a step asks.
+
+    Attributes:
+        state: `skipped` (nobody was there: an offline replay), `waiting`, or `answered`.
+        answer: codes of the clinician's answer; `display` says them in words.
+    """
+
+    state: str
+    answer: tuple[str, ...] = ()
+    display: str = ""
+
+
 class RunRecord(_Part):
     """One case-step of a run. Truth and match are stored beside it, never in it.
 
@@ -100,6 +113,7 @@ class RunRecord(_Part):
         models: role -> identity (spec, name, revision, dtype, back-end, device).
         settings: the search settings, and strategy, value, chart access, seed.
         imagined_requests: distinct requests that a world model answered; they are no `requests`.
+        review: of a step that asks a clinician as well; None of any other.
     """
 
     version: int = RECORD_VERSION
@@ -138,3 +152,4 @@ class RunRecord(_Part):
     models: dict[str, dict[str, Any]] = {}
     hashes: dict[str, str] = {}
     vocabulary: str = ""
+    review: ReviewRecord | None = None

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from clinical_data.catalogue import Catalogue, load_catalogue
+from clinical_data.catalogue import ITEM_SYSTEM, Catalogue, load_catalogue
 from clinical_data.chart import AnswerState
+from clinical_data.clocks import labels_hold
 from clinical_data.errors import UsageError
 from clinical_data.ground_truth import GroundTruth
-from clinical_data.sources.step_truth import ITEM_SYSTEM
 from clinical_data.splits import PATIENT_SCHEME, TRAIN
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
@@ -147,7 +147,10 @@ class RecordScorer:
         return max(rule.most if rule else 1, len(record.chosen), 1)
 
     def _of(self, record: RunRecord) -> tuple[RunRecord, GroundTruth | None, Vocabulary | None]:
-        return record, self.truths(record.step).get(record.case_id), self._vocabulary(record)
+        rule = self.rules.get(record.step)
+        holds = labels_hold(rule.truth if rule else record.step, record.occurrence)
+        truth = self.truths(record.step).get(record.case_id) if holds else None
+        return record, truth, self._vocabulary(record)
 
     def _vocabulary(self, record: RunRecord) -> Vocabulary | None:
         if not record.vocabulary:

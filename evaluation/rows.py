@@ -45,6 +45,7 @@ def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
 
     Where a set was asked for, `chosen` holds the codes of its items, with which `ranked` begins, and a probability is
     the share of the drawn lists that name an item; else it is empty.
+    `review` is what became of the question to a clinician, where the step asks one: `{state, answer, display}`.
     `draws` counts the samples of all votes, `unparseable` those of them that named no answer.
     """
     for stored in store.records(run.run_id):
@@ -55,6 +56,8 @@ def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
             "step": record.step,
             "occurrence": record.occurrence,
             "status": record.status,
+            "reason": record.reason,
+            "review": record.review.model_dump() if record.review else None,
             "chosen": list(record.chosen),
             "draws": record.draws,
             "unparseable": record.unparseable,

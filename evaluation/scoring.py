@@ -15,9 +15,9 @@ from evaluation.metrics import Metric, ScoredStep, against_labels, difference, s
 from evaluation.metrics.sets import of_level
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer, by_step, rescored
-from evaluation.store.run_store import RunStore
+from evaluation.store.run_store import Run, RunStore
 from evaluation.taught_patients import TaughtPatients
-from evaluation.visible_text import VisibleText, visible_texts
+from evaluation.visible_text import Passage, VisibleText, visible_texts
 from evaluation.watching import Watch, unwatched
 from search.trajectory import Status
 
@@ -38,6 +38,7 @@ _FIGURES = (
     "recall_at_5",
     "mrr",
     "half_credit",
+    "log_score_change",
     "expected_calibration_error",
     "area_under_risk_coverage",
     "accuracy_at_coverage_50",
@@ -147,8 +148,15 @@ def score_run(
         steps[step] = _step_score(scorer, own, full, texts.get(step, {}), seed, regression)
         applicable = [r for r in own.records if r.status != Status.NOT_APPLICABLE]
         steps[step]["taught"] = taught.count(applicable)
-    notes = taught.notes(of_step["taught"] for of_step in steps.values())
+    notes = [*_oracle(run), *taught.notes(of_step["taught"] for of_step in steps.values())]
     return {"run": run.name, "steps": steps, **({"notes": notes} if notes else {})}
+
+
+def _oracle(run: Run) -> list[str]:
+    """Says so of a run whose later steps were shown the recorded answers of earlier ones."""
+    shown = run.config.get("predecessors") == "recorded"
+    told = "is an oracle: its later steps were shown the recorded labels of earlier ones"
+    return [f"run {run.name} {told}"] if shown else []
 
 
 def _step_run(
@@ -161,15 +169,18 @@ def _step_run(
 
 def _texts(
     engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun], regression: bool
-) -> dict[str, dict[str, VisibleText]]:
-    """Returns step -> case id -> visible text, of the applicable case-steps and of the train cases of their sources."""
+) -> dict[str, dict[Passage, VisibleText]]:
+    """Returns step -> (case id, occurrence) -> visible text, of the applicable case-steps and of the train cases of
+    their sources, at every occurrence that is scored."""
     wanted = {}
     for step, own in runs.items():
         applicable = [s for s in own.scored if s.status != Status.NOT_APPLICABLE]
         sources = {s.source for s in applicable if s.labelled}
         if step in scorer.rules:
-            learned = [t.case_id for t in own.train if t.source in sources]
-            wanted[step] = {s.case_id for s in applicable} | set(learned if regression else ())
+            learned = [t.case_id for t in own.train if regression and t.source in sources]
+            passed = {s.occurrence for s in applicable if s.labelled}
+            wanted[step] = {(s.case_id, s.occurrence) for s in applicable}
+            wanted[step] |= {(case_id, occurrence) for case_id in learned for occurrence in passed}
     return visible_texts(engine, scorer.rules, wanted)
 
 
@@ -260,7 +271,7 @@ def _step_score(
     scorer: RecordScorer,
     own: _StepRun,
     full: Sequence[ScoredStep] | str,
-    texts: Mapping[str, VisibleText],
+    texts: Mapping[Passage, VisibleText],
     seed: int,
     regression: bool,
 ) -> dict[str, Any]:
@@ -292,7 +303,7 @@ def _step_score(
         gains = {level: _gain_over_majority(own, level, seed) for level in gain_levels}
         metrics.update(_named_gains(MAJORITY, gains, key_level))
     fitted = _regression(scorer, own, texts) if regression else "it was not asked for"
-    add(REGRESSION, fitted, n_train=sum(t.case_id in texts for t in own.train))
+    add(REGRESSION, fitted, n_train=sum((t.case_id, 1) in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
     clinicians = baselines.clinician_steps(scorer, own.labelled)
     if clinicians is not None:
@@ -306,7 +317,9 @@ def _step_score(
     }
 
 
-def _regression(scorer: RecordScorer, own: _StepRun, texts: Mapping[str, VisibleText]) -> Sequence[ScoredStep] | str:
+def _regression(
+    scorer: RecordScorer, own: _StepRun, texts: Mapping[Passage, VisibleText]
+) -> Sequence[ScoredStep] | str:
     if not own.labelled:
         return "no case-step with a recorded label"
     if own.step not in scorer.rules:
@@ -368,8 +381,8 @@ def _main(step: ScoredStep, level: str) -> float | None:
     return step.match.get(level) if value is None and step.answer_set is None else value
 
 
-def _with_ceiling(step: ScoredStep, texts: Mapping[str, VisibleText]) -> ScoredStep:
-    text = texts.get(step.case_id)
+def _with_ceiling(step: ScoredStep, texts: Mapping[Passage, VisibleText]) -> ScoredStep:
+    text = texts.get((step.case_id, step.occurrence))
     if text is None or not text.offered or step.status == Status.NOT_APPLICABLE:
         return step
     return replace(step, ceiling=text.recorded / text.offered)

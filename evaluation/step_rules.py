@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from clinical_data.case import Case
+from clinical_data.clocks import clock_words, minutes_of
 from search.settings import SearchSettings
 
 SET = "set"
@@ -27,11 +28,13 @@ class StepRule:
         vocabularies: source -> name of a bundled vocabulary, or a YAML file.
         form: `closed`, `set` or `free`.
         most: most answers of a set.
-        clocks: source -> (anchor of the case, minutes after it, the clock in words).
+        clocks: source -> (anchor of the case, minutes after it, the clock in words), of the first occurrence.
+        every_minutes: how much later the clock of each next occurrence stands; 0 where the step does not repeat.
         opening: catalogue items answered before the search begins.
         items: catalogue items or groups on offer, or `all`.
         catalogue: name of the catalogue.
         answer_cue: word before the answer in prompts.
+        review: a clinician answers as well.
         settings: search settings as far as they decide how the record is worded.
     """
 
@@ -40,23 +43,30 @@ class StepRule:
     form: str = "closed"
     most: int = 1
     clocks: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    every_minutes: int = 0
     opening: tuple[str, ...] = ()
     items: str | tuple[str, ...] = "all"
     catalogue: str = "v1"
     answer_cue: str = ""
+    review: bool = False
     settings: SearchSettings = field(default_factory=SearchSettings)
 
-    def clock_of(self, case: Case) -> int | None:
-        """Returns the minute of the step's clock; None where the case fixes none, or ended before it.
+    def clock_of(self, case: Case, occurrence: int = 1) -> int | None:
+        """Returns the minute of the clock of an occurrence; None where the case fixes none, or ended before it.
 
         Source: clinical.md, "Clock": a step whose clock lies after the end of the stay is not applicable.
         """
         rule = self.clocks.get(case.source)
         if rule is None or rule[0] not in case.anchors:
             return None
-        clock = case.anchors[rule[0]] + rule[1]
+        clock = case.anchors[rule[0]] + minutes_of(rule[1], self.every_minutes, occurrence)
         end = case.anchors.get("end_of_stay")
         return None if end is not None and clock > end else clock
+
+    def clock_text(self, source: str, occurrence: int = 1) -> str:
+        """Returns the clock of an occurrence in words, of a source that has one."""
+        _, minutes, text = self.clocks[source]
+        return clock_words(text, minutes_of(minutes, self.every_minutes, occurrence))
 
 
 def step_rules(config: Mapping[str, Any]) -> dict[str, StepRule]:
@@ -78,12 +88,14 @@ def _rule(step: Mapping[str, Any], catalogue: str, given: Mapping[str, Any]) -> 
         for source, clock in (step.get("clock") or {}).items()
     }
     return StepRule(
-        truth=step.get("truth", step["name"]),
+        truth=step.get("truth", ""),
         answer_cue=step.get("answer_cue", ""),
+        review=bool(step.get("review")),
         vocabularies=dict(answer.get("vocabulary") or {}),
         form=answer.get("form", "closed"),
         most=int(answer.get("most") or 1),
         clocks=clocks,
+        every_minutes=int((step.get("repeat") or {}).get("every_minutes", 0)),
         opening=tuple(step.get("opening", ())),
         items=items if items == "all" else tuple(items),
         catalogue=catalogue,

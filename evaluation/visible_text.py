@@ -19,6 +19,9 @@ from evaluation.step_rules import StepRule
 from search import prompts
 from search.problem import SearchProblem
 
+Passage = tuple[str, int]
+"""Case id, and how many times the case has come to the step, from 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class VisibleText:
@@ -34,13 +37,15 @@ class VisibleText:
     recorded: int
 
 
-def visible_text(case: Case, step: str, rule: StepRule, catalogue: Catalogue) -> VisibleText | None:
-    """Returns the text of a case at a step's clock; None where the step does not apply to the case.
+def visible_text(
+    case: Case, step: str, rule: StepRule, catalogue: Catalogue, occurrence: int = 1
+) -> VisibleText | None:
+    """Returns the text of a case at the clock of an occurrence of a step; None where that does not apply to the case.
 
     Instruction, answers and cue, which are the same for every case, are left out. Earlier conclusions, which a run may
     show to later steps, are no facts of the record and are left out too.
     """
-    clock = rule.clock_of(case)
+    clock = rule.clock_of(case, occurrence)
     if clock is None:
         return None
     opening = catalogue.named(rule.opening)
@@ -54,7 +59,7 @@ def visible_text(case: Case, step: str, rule: StepRule, catalogue: Catalogue) ->
         opening=opening,
         items=items,
         vocabulary=_NO_ANSWERS,
-        clock_text=rule.clocks[case.source][2],
+        clock_text=rule.clock_text(case.source, occurrence),
     )
     segments = list(prompts.opening(problem, rule.settings)[1:])
     recorded = 0
@@ -67,33 +72,34 @@ def visible_text(case: Case, step: str, rule: StepRule, catalogue: Catalogue) ->
 
 
 def visible_texts(
-    engine: Engine, rules: Mapping[str, StepRule], wanted: Mapping[str, Iterable[str]]
-) -> dict[str, dict[str, VisibleText]]:
-    """Returns step -> case id -> text, for the cases wanted per step to which it applies. Reads each case once.
+    engine: Engine, rules: Mapping[str, StepRule], wanted: Mapping[str, Iterable[Passage]]
+) -> dict[str, dict[Passage, VisibleText]]:
+    """Returns step -> (case id, occurrence) -> text, for those wanted per step that apply. Reads each case once.
 
     Args:
         engine: the database of the cases.
         rules: step -> rule.
-        wanted: step -> case ids.
+        wanted: step -> (case id, occurrence).
     """
-    steps_of: dict[str, list[str]] = {}
-    for step, case_ids in wanted.items():
-        for case_id in case_ids:
-            steps_of.setdefault(case_id, []).append(step)
+    steps_of: dict[str, list[tuple[str, int]]] = {}
+    for step, passages in wanted.items():
+        for case_id, occurrence in passages:
+            steps_of.setdefault(case_id, []).append((step, occurrence))
     catalogues = {name: load_catalogue(name) for name in sorted({rules[step].catalogue for step in wanted})}
-    found: dict[str, dict[str, VisibleText]] = {step: {} for step in wanted}
+    found: dict[str, dict[Passage, VisibleText]] = {step: {} for step in wanted}
     reader = CaseReader(engine)
 
     def latest(case: Case) -> int | None:
-        return max((c for s in steps_of[case.case_id] if (c := rules[s].clock_of(case)) is not None), default=None)
+        clocks = (rules[step].clock_of(case, occurrence) for step, occurrence in steps_of[case.case_id])
+        return max((c for c in clocks if c is not None), default=None)
 
     for case_id in sorted(steps_of):
         case = reader.get(case_id, latest)
-        for step in steps_of[case_id]:
+        for step, occurrence in steps_of[case_id]:
             rule = rules[step]
-            text = visible_text(case, step, rule, catalogues[rule.catalogue])
+            text = visible_text(case, step, rule, catalogues[rule.catalogue], occurrence)
             if text is not None:
-                found[step][case.case_id] = text
+                found[step][case_id, occurrence] = text
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 from sqlalchemy import Engine
 
 from clinical_data.case import Case
+from clinical_data.clocks import labels_hold
 from clinical_data.errors import UsageError
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
@@ -23,7 +24,7 @@ from clinical_data.store.truth_store import TruthStore
 from evaluation import recording
 from evaluation.judging import judge_of
 from evaluation.matching import match, truth_rows
-from evaluation.record import RunRecord
+from evaluation.record import ReviewRecord, RunRecord
 from evaluation.store.generations import GenerationStore
 from evaluation.store.run_store import Run, RunStore
 from search.answers import set_key
@@ -33,9 +34,12 @@ from search.models.registry import load_model, load_value_model
 from search.problem import Models
 from search.value import GROUND_TRUTH, Judge
 from workflow.config import PreparedRun, prepare
-from workflow.graph import CaseContext, compile_pathway, open_checkpoints, run_case
+from workflow.graph import CaseContext, Reviewed, compile_pathway, open_checkpoints, run_case
+from workflow.oracle import Oracle
+from workflow.reviewing import ANSWERED, AWAITED, SKIPPED, conclusion_of
+from workflow.route import passed_by, was_passed_by
 from workflow.same_models import check_loaded
-from workflow.state import StepConclusion, no_answer
+from workflow.state import WAITING, CaseState, StepConclusion, no_answer
 from workflow.step import StepOutcome, clock_of
 
 WITHOUT_COST = ("random:", "scripted:")  # model SPECs that no cache could make cheaper
@@ -47,7 +51,7 @@ class CaseReport:
     """What one case came to in this session, as the progress bar and the summary need it.
 
     Attributes:
-        statuses: step -> status, for the steps taken now (not those that were done before).
+        statuses: step (with its number, where it came again) -> status, for what was taken now.
         rollouts: rollouts done now.
         work: token positions that the models really worked on now, by name of the counter.
     """
@@ -97,6 +101,7 @@ class CaseWorker:
         self._rollouts: dict[str, int] = {}  # of the steps at work, by case
         self.models = load_models(self._prepared)
         check_loaded(self._store, run, self.models)
+        self._oracle = Oracle(self._prepared.pathway) if self._prepared.predecessors == "recorded" else None
         self._stack = ExitStack()
         saver = self._stack.enter_context(open_checkpoints(engine.url))
         self._graph = compile_pathway(self._prepared.pathway, saver)
@@ -140,16 +145,38 @@ class CaseWorker:
             keep=keep,
             on_rollout=partial(self._tell, case_id) if self._on_rollout else None,
             judges=self._judges(case),
+            review=partial(self._review, case_id),
+            recorded=self._oracle.words(case.source, self._truth.truth(case_id)) if self._oracle else {},
         )
-        run_case(self._graph, context, self._run.run_id)
+        state = run_case(self._graph, context, self._run.run_id)
+        for outcome in self._passed_by(case_id, state):
+            keep(outcome)
         self._rollouts.pop(case_id, None)
         now = work_of(models)
         return CaseReport(
             case_id,
-            {o.plan.step.name: o.conclusion["status"] for o in outcomes},
+            {_name_of(o): o.conclusion["status"] for o in outcomes},
             sum(o.result.rollouts for o in outcomes if o.result is not None),
             {name: now[name] - before[name] for name in now},
         )
+
+    def _passed_by(self, case_id: str, state: CaseState) -> list[StepOutcome]:
+        """Returns the steps that the pathway did not lead a case to that has ended; they are recorded as such."""
+        if state["ended"] == WAITING:
+            return []
+        reason = passed_by(self._prepared.pathway, state["ended"], state["visits"])
+        return [
+            StepOutcome(plan, None, None, reason)
+            for name, plan in self._prepared.plans.items()
+            if name not in state["visits"] and (case_id, name, 1) not in self._done
+        ]
+
+    def _review(self, case_id: str, step: str, occurrence: int) -> Reviewed | None:
+        """Returns what became of the question to a clinician, as it is stored; None while it waits."""
+        review = self._store.record(self._run.run_id, case_id, step, occurrence).record.review
+        if review is not None and review.state == AWAITED:
+            return None
+        return {"answer": conclusion_of(review) if review is not None and review.state == ANSWERED else None}
 
     def _judges(self, case: Case) -> dict[str, Judge]:
         """Returns step -> judge where steps are valued by recorded labels; none for a step without a label.
@@ -174,10 +201,16 @@ class CaseWorker:
     def _keep(self, case: Case, models: Models, outcome: StepOutcome) -> None:
         """Records, scores and stores an outcome whose conclusion is final, in one transaction."""
         record = self._record(case, models, outcome)
+        if outcome.plan.step.review and outcome.result is not None:
+            review = ReviewRecord(state=AWAITED if self._prepared.waits else SKIPPED)
+            record = record.model_copy(update={"review": review})
+        if self._oracle is not None:
+            record = record.model_copy(update={"settings": {**record.settings, "predecessors": "recorded"}})
         if self._prepared.batch_across_cases:
             record = record.model_copy(update={"repeatable": False})
         step = outcome.plan.step
-        truth = self._truth.truth(case.case_id).get(step.truth)
+        holds = labels_hold(step.truth, outcome.occurrence)
+        truth = self._truth.truth(case.case_id).get(step.truth) if holds else None
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
         result = outcome.result
@@ -194,7 +227,6 @@ class CaseWorker:
 
     def _record(self, case: Case, models: Models, outcome: StepOutcome) -> RunRecord:
         plan, prepared = outcome.plan, self._prepared
-        rule = plan.step.clock.get(case.source)
         vocabulary = plan.vocabularies.get(case.source)
         how: dict[str, Any] = {
             "case": case,
@@ -217,8 +249,8 @@ class CaseWorker:
             "step": plan.step.name,
             "occurrence": outcome.occurrence,
             "reason": outcome.reason,
-            "clock": clock_of(case, plan.step),
-            "clock_text": rule.text if rule else "",
+            "clock": clock_of(case, plan.step, outcome.occurrence),
+            "clock_text": plan.step.clock_text(case.source, outcome.occurrence),
             "question": plan.step.question,
             "vocabulary": vocabulary.name if vocabulary else "",
         }
@@ -237,6 +269,8 @@ class CaseWorker:
         if status is None:
             return None
         record = self._store.record(self._run.run_id, case_id, step, occurrence).record
+        if self._replace and was_passed_by(record.reason):
+            return None  # a step before it was taken again, and now the pathway leads here
         answer = record.ranked[: len(record.chosen) or 1]
         if not answer:
             return no_answer(status)
@@ -246,6 +280,11 @@ class CaseWorker:
             "display": "; ".join(a.display for a in answer),
             "probability": sum(a.probability for a in answer) / len(answer),
         }
+
+
+def _name_of(outcome: StepOutcome) -> str:
+    name = outcome.plan.step.name
+    return name if outcome.occurrence == 1 else f"{name} {outcome.occurrence}"
 
 
 def done_steps(store: RunStore, run: Run, retry_failed: bool) -> dict[tuple[str, str, int], str]:

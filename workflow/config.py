@@ -22,12 +22,13 @@ from workflow.options import AT_ONCE, search_settings
 from workflow.options import ReplayOptions as ReplayOptions
 from workflow.options import read_options as read_options
 from workflow.pathway import LoadedPathway, Pathway, load_pathway, parse_pathway
+from workflow.pathway_check import SCORERS
 from workflow.step import StepPlan, plan_step
 
 FORMAT = 2
 BATCHED = "batch_across_cases"
-_LATER = {"predecessors": ("recorded",)}
-SCORERS = ("icd", "group")
+PREDECESSORS = ("predicted", "recorded", "none")
+REVIEWS = ("skip", "wait")
 _PACKAGES = ("wardstar", "torch", "transformers", "tokenizers", "langgraph", "fhir.resources", "sqlalchemy")
 
 
@@ -41,6 +42,7 @@ class PreparedRun:
         allowed_hosts, models: where models may be, and their options.
         batch_across_cases: how many cases share the batches of the models; 0: none does.
         cases: ids to which the run is confined; None: all of the split.
+        waits: the run waits for clinicians where the pathway asks for them.
     """
 
     pathway: Pathway
@@ -58,6 +60,7 @@ class PreparedRun:
     models: dict[str, Any]
     batch_across_cases: int = 0
     cases: tuple[str, ...] | None = None
+    waits: bool = False
 
     @property
     def value_model(self) -> str:
@@ -109,6 +112,8 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
     }
     if options.batch_across_cases:  # absent from any other run, which so keeps the configuration it always had
         config[BATCHED] = options.cases_at_once or AT_ONCE
+    if options.review != "skip":
+        config["review"] = options.review
     if options.cases is not None:
         config["cases"] = read_case_ids(Path(options.cases))
     return {**config, "hashes": _hashes(loaded.pathway)}
@@ -159,6 +164,7 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         models=config["models"],
         batch_across_cases=at_once_of(config),
         cases=tuple(config["cases"]) if "cases" in config else None,
+        waits=config.get("review") == "wait",
     )
 
 
@@ -195,13 +201,10 @@ def versions() -> dict[str, str]:
 
 
 def _check(options: ReplayOptions) -> None:
-    for name, later in _LATER.items():
-        value = getattr(options, name)
-        if value in later:
-            raise UsageError(f"--{name.replace('_', '-')} {value} is not available yet")
     known = {
         "strategy": STRATEGIES,
-        "predecessors": ("predicted", "none"),
+        "predecessors": PREDECESSORS,
+        "review": REVIEWS,
         "split": (None, *SPLITS),
         "split_scheme": SCHEMES,
     }
@@ -221,7 +224,7 @@ def _check(options: ReplayOptions) -> None:
 def check_names(pathway: Pathway) -> None:
     """Raises UsageError where a pathway names recorded labels or a scorer that do not exist."""
     for step in pathway.steps:
-        if step.truth not in STEPS:
+        if step.truth and step.truth not in STEPS:
             hint = f"known: {', '.join(STEPS)}"
             raise UsageError(f"step {step.name}: no recorded labels named {step.truth}", hint=hint)
         if unknown := [s for s in step.scorers if s not in SCORERS]:

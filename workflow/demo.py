@@ -14,6 +14,7 @@ from workflow.runner import Listener, Summary, replay
 
 RUN = "demo"
 BASELINE = "demo-full-information"
+STEPS = ("admission_diagnosis", "discharge_diagnosis")
 
 # Minutes on 2 cores (8 were measured on busy ones): a few cases, a small tree. `--full` takes all cases.
 CASES = 4
@@ -85,6 +86,7 @@ def replay_demo(demo: Demo, *, cases: int | None, model: str, baseline: bool, li
         ModelError, StorageError: as `replay`.
     """
     options = ReplayOptions(
+        steps=STEPS,
         strategy="full-information" if baseline else "rstar",
         limit=cases,
         seed=SEED,

@@ -67,7 +67,12 @@ class ReplayOptions:
     )
     chart_access: str | None = _option(None, "hindsight (default), or prospective: imagined until a turn is committed.")
     preset: str = _option("default", "default, paper or paper-8; other options come on top.")
-    predecessors: str = _option("none", "Earlier conclusions shown to a step: none (default) or predicted.")
+    predecessors: str = _option(
+        "none", "Earlier conclusions shown to a step: none (default), predicted, or recorded: an oracle."
+    )
+    review: str = _option(
+        "skip", "Where a step asks a clinician as well: skip (default), or wait for resume --answers."
+    )
     seed: int = _option(0, "Seed of the run (0).")
     generator: str = _option(
         "embedded", "Model: embedded (default), hf:ORG/NAME, a folder, scripted:FILE, random:SEED."

@@ -15,14 +15,13 @@ from evaluation.judging import judge_of
 from evaluation.store.run_store import Run, RunStore, differing_keys
 from evaluation.watching import Watch, unwatched
 from search.value import GROUND_TRUTH
-from workflow import pathway as pathways
 from workflow.case_worker import done_steps
 from workflow.config import PreparedRun, make_config, prepare
-from workflow.graph import holds
 from workflow.options import ReplayOptions
 from workflow.pathway import Pathway
+from workflow.pathway_model import END, START
+from workflow.route import Stand, holds
 from workflow.runner import case_ids_of
-from workflow.state import new_state
 from workflow.step import StepPlan, why_not
 
 _OF_ANSWERS = ("abstained", "answer_settled", "budget_left")  # conditions that only a conclusion decides
@@ -108,7 +107,7 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
 
 
 def possible_paths(case: Case, pathway: Pathway, reasons: Mapping[str, str]) -> tuple[list[list[str]], bool]:
-    """Returns the paths that a case may take, and whether one comes back to a step (after which it is not followed).
+    """Returns the paths that a case may take, loops left out, and whether there are any.
 
     Args:
         case: the case; its findings are not needed.
@@ -121,16 +120,15 @@ def possible_paths(case: Case, pathway: Pathway, reasons: Mapping[str, str]) -> 
         nonlocal again
         found: list[list[str]] = []
         for target, certain in _next(case, pathway, path[-1], reasons):
-            if target in path:
+            if target in path:  # once its bound is reached, the case leaves by the other edges
                 again = True
-                found.append(path)
-            else:
-                found += [path] if target == pathways.END else follow([*path, target])
+                continue
+            found += [path] if target == END else follow([*path, target])
             if certain:
                 return found
         return [*found, path]
 
-    return follow([pathway.steps[0].name]), again
+    return [path[1:] for path in follow([START])], again
 
 
 def _next(case: Case, pathway: Pathway, name: str, reasons: Mapping[str, str]) -> list[tuple[str, bool]]:
@@ -138,13 +136,13 @@ def _next(case: Case, pathway: Pathway, name: str, reasons: Mapping[str, str]) -
     found = []
     known = {step.name for step in pathway.steps}
     for edge in pathway.edges_from(name):
-        predicate = edge.when or edge.unless
-        target = edge.to if edge.to in known else pathways.END
+        predicate = edge.condition
+        target = edge.to if edge.to in known else END
         if predicate is None:
             found.append((target, True))
         elif predicate in _OF_ANSWERS and reasons.get(name) == "":  # a step that is searched; else nothing is concluded
             found.append((target, False))
-        elif holds(predicate, name, edge, new_state(case.case_id), case, pathway) == bool(edge.when):
+        elif holds(edge, name, pathway, case, Stand()) == bool(edge.when):
             found.append((target, True))
     return found
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -22,7 +23,10 @@ from evaluation.store.run_store import Run, RunStore
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
 from workflow.executors.local import Job, run_in_process, run_in_processes
+from workflow.reviewing import ANSWERED, reviews_of, take_answers, waiting
+from workflow.route import is_done
 from workflow.same_models import check_folders
+from workflow.state import CLINICIAN
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class Summary:
         statuses: case-steps done now, by status.
         seconds: wall time of this session, loading included.
         work: token positions that the models worked on now.
+        waiting: case-steps that wait for a clinician.
     """
 
     run: str
@@ -58,6 +63,7 @@ class Summary:
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     work: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
 
 
 def replay(
@@ -110,21 +116,26 @@ def resume(
     workers: int = 1,
     listener: Listener | None = None,
     cache: bool = True,
+    answers: Path | None = None,
 ) -> Summary:
     """Goes on with a run as it was configured; steps that are done are not done again.
 
     Args:
         url, name, workers, listener, cache: as `replay`.
         retry_failed: take steps again that failed.
+        answers: file of what clinicians answered (`workflow.reviewing`); stored first, so that a kill loses none.
 
     Raises:
         UsageError: no such run, or what it depends on has changed since.
+        BadInputError: an answer that is not valid; then none is taken.
         ModelError, StorageError: as `replay`.
     """
     with existing_database(url) as engine:
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
         _check_workers(workers, prepared)
+        if answers is not None:
+            logger.info("%d answers of clinicians", take_answers(RunStore(engine), run, prepared, answers))
         case_ids = _cases_of(engine, prepared)
         job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
@@ -190,7 +201,7 @@ def _go(
     started = time.perf_counter()
     store = RunStore(engine)
     done = done_steps(store, run, job.retry_failed)
-    todo = [c for c in case_ids if any((c, step, 1) not in done for step in prepared.plans)]
+    todo = _unfinished(engine, run, prepared, case_ids, done, job.retry_failed)
     if not todo:  # no model is loaded, and so none is compared with the stored records
         check_folders(store, run, prepared)
     summary = Summary(run.name, len(case_ids), len(case_ids) - len(todo))
@@ -206,10 +217,42 @@ def _go(
         with suppress(StorageError):  # the first error is the one to show
             store.finish(run.run_id, "failed" if isinstance(error, Exception) else "interrupted", dict(work))
         raise
-    store.finish(run.run_id, "finished", dict(work))
-    return Summary(
-        run.name, summary.cases, summary.skipped, summary.statuses, time.perf_counter() - started, summary.work
-    )
+    left = len(waiting(reviews_of(store, run, prepared)))
+    store.finish(run.run_id, "waiting" if left else "finished", dict(work))
+    return replace(summary, seconds=time.perf_counter() - started, waiting=left)
+
+
+def _unfinished(
+    engine: Engine,
+    run: Run,
+    prepared: PreparedRun,
+    case_ids: Sequence[str],
+    done: Mapping[tuple[str, str, int], str],
+    retry_failed: bool,
+) -> list[str]:
+    """Returns the cases in which something is left to do that waits for nobody.
+
+    A step that the pathway did not lead to is recorded when its case ends, so that a case without loops is done when
+    all its steps are; with loops the case is walked through, by what is stored of it.
+    """
+    reviews = reviews_of(RunStore(engine), run, prepared)
+    stuck = {case_id for case_id, _, _ in waiting(reviews)} if not retry_failed else set()
+    reader, pathway, planned = CaseReader(engine), prepared.pathway, set(prepared.plans)
+
+    def is_left(case_id: str) -> bool:
+        if any((case_id, step, 1) not in done for step in planned):
+            return True
+        if not pathway.loops:
+            return False
+
+        def status_of(step: str, occurrence: int) -> str | None:
+            key = (case_id, step, occurrence)
+            answered = key in reviews and reviews[key].state == ANSWERED
+            return CLINICIAN if answered else done.get(key)
+
+        return not is_done(pathway, reader.get(case_id, lambda _: None), status_of, planned)
+
+    return [c for c in case_ids if c not in stuck and is_left(c)]
 
 
 def _reports(

@@ -18,7 +18,7 @@ from search.settings import SearchSettings
 from search.strategies import run_search
 from search.trajectory import SearchResult
 from search.value import GROUND_TRUTH, Judge
-from workflow.pathway import Step
+from workflow.pathway_model import Step
 from workflow.state import StepConclusion, no_answer
 
 logger = logging.getLogger(__name__)
@@ -95,20 +95,20 @@ def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> Ste
     return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**{**step.search, **vote}))
 
 
-def clock_of(case: Case, step: Step) -> int | None:
+def clock_of(case: Case, step: Step, occurrence: int = 1) -> int | None:
     """Returns the minute of a step's clock in a case; None when the source or the case does not fix one."""
     clock = step.clock.get(case.source)
     if clock is None or clock.anchor not in case.anchors:
         return None
-    return case.anchors[clock.anchor] + clock.plus_minutes
+    return case.anchors[clock.anchor] + step.minutes(case.source, occurrence)
 
 
-def why_not(case: Case, plan: StepPlan) -> str:
+def why_not(case: Case, plan: StepPlan, occurrence: int = 1) -> str:
     """Returns why a step is not applicable to a case, or an empty string. Depends on no recorded label.
 
     Source: clinical.md, "Clock": a step whose clock lies after the end of the stay is not applicable.
     """
-    clock = clock_of(case, plan.step)
+    clock = clock_of(case, plan.step, occurrence)
     if clock is None:
         rule = plan.step.clock.get(case.source)
         return "no clock for this source" if rule is None else f"the record has no {rule.anchor.replace('_', ' ')}"
@@ -120,7 +120,9 @@ def why_not(case: Case, plan: StepPlan) -> str:
     return ""
 
 
-def problem_of(case: Case, plan: StepPlan, clock: int, earlier: tuple[str, ...] = ()) -> SearchProblem:
+def problem_of(
+    case: Case, plan: StepPlan, clock: int, earlier: tuple[str, ...] = (), occurrence: int = 1
+) -> SearchProblem:
     """Returns the question of an applicable step: the chart cut at minute `clock`, and nothing later."""
     return SearchProblem(
         case_id=case.case_id,
@@ -131,8 +133,9 @@ def problem_of(case: Case, plan: StepPlan, clock: int, earlier: tuple[str, ...] 
         opening=plan.opening,
         items=plan.items,
         vocabulary=plan.vocabularies[case.source],
-        clock_text=plan.step.clock[case.source].text,
+        clock_text=plan.step.clock_text(case.source, occurrence),
         earlier=earlier,
+        occurrence=occurrence,
         form="set" if plan.step.answer.form == "set" else "one",
         most=plan.step.answer.most or 1,
     )
@@ -145,11 +148,12 @@ def run_step(
     strategy: str,
     models: Models,
     seed: int,
+    occurrence: int = 1,
     earlier: tuple[str, ...] = (),
     on_rollout: Callable[[int], None] | None = None,
     judge: Judge | None = None,
 ) -> StepOutcome:
-    """Runs one step of one case.
+    """Runs one step of one case, the first time or as often as the pathway came back to it (`occurrence`).
 
     `judge` says how right a conclusion is, in a run that is valued by recorded labels; where such a run has none for
     the step, there is nothing to search by and the step is not applicable.
@@ -159,13 +163,13 @@ def run_step(
     Raises:
         StorageError: the database failed, which no later step could survive.
     """
-    clock = clock_of(case, plan.step)
-    reason = why_not(case, plan)
+    clock = clock_of(case, plan.step, occurrence)
+    reason = why_not(case, plan, occurrence)
     if not reason and plan.settings.value == GROUND_TRUTH and judge is None:
         reason = "no recorded label to value answers by"
     if reason or clock is None:
-        return StepOutcome(plan, None, None, reason)
-    problem = problem_of(case, plan, clock, earlier)
+        return StepOutcome(plan, None, None, reason, occurrence=occurrence)
+    problem = problem_of(case, plan, clock, earlier, occurrence)
     started = time.perf_counter()
     try:
         result = run_search(strategy, problem, models, plan.settings, seed, on_rollout, judge)
@@ -174,11 +178,11 @@ def run_step(
     except Exception as error:
         reason = _reason(error)
         logger.warning("%s %s failed: %s", case.case_id, plan.step.name, reason)
-        return StepOutcome(plan, problem, None, reason, True, time.perf_counter() - started)
+        return StepOutcome(plan, problem, None, reason, True, time.perf_counter() - started, occurrence)
     finally:
         for model in models.distinct:
             model.release()
-    return StepOutcome(plan, problem, result, seconds=time.perf_counter() - started)
+    return StepOutcome(plan, problem, result, seconds=time.perf_counter() - started, occurrence=occurrence)
 
 
 def _reason(error: Exception) -> str:

@@ -44,6 +44,10 @@ from clinical_data.case import Coding, Finding, FindingKind
 from clinical_data.catalogue.names import name_key, says
 from clinical_data.errors import BadInputError, UsageError
 
+ITEM_SYSTEM = "wardstar:catalogue"  # codes are ids of catalogue items
+# What can be ordered. A request whose answer the patient or the bedside gives is no test.
+ORDERED_GROUPS = ("laboratory", "microbiology", "imaging", "procedure")
+
 LOINC = "http://loinc.org"
 MIMIC_LABS = "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-d-labitems"
 EICU_LABS = "wardstar:eicu/lab"
@@ -139,6 +143,11 @@ class CatalogueItem:
         of_members = [name for m in self.members for name in (m.display, *m.synonyms)]
         return (self.item_id.replace("_", " "), self.display, *self.synonyms, *of_members)
 
+    @property
+    def shows_treatment(self) -> bool:
+        """Says whether it shows in-hospital treatment, which no step before the treatment step may see (trap 15)."""
+        return FindingKind.TREATMENT in self.kinds
+
     def accepts(self, source: str, finding: Finding) -> bool:
         """Says whether a finding of this source answers a request for this item."""
         if self.kinds:
@@ -175,14 +184,15 @@ class Catalogue:
         """Returns what a step may request, in the order of the catalogue.
 
         Args:
-            names: ids or groups of items, or `all`.
+            names: ids or groups of items, or `all`, which leaves out in-hospital treatment: that must be named.
             opening: ids of items that are answered before, and so are not on offer.
         """
         wanted = None if names == "all" else set(names)
         return tuple(
             i
             for i in self.items
-            if i.item_id not in opening and (wanted is None or i.item_id in wanted or i.group in wanted)
+            if i.item_id not in opening
+            and (not i.shows_treatment if wanted is None else bool(wanted & {i.item_id, i.group}))
         )
 
     def items_of(self, source: str, finding: Finding) -> tuple[CatalogueItem, ...]:

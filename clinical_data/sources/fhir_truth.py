@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_data.case import Case, Coding, make_finding_id
-from clinical_data.catalogue import Catalogue
+from clinical_data.catalogue import ITEM_SYSTEM, Catalogue
 from clinical_data.clocks import LOOK_BACK, clock_minute
 from clinical_data.errors import BadInputError
 from clinical_data.ground_truth import GroundTruth, Label, Strength
@@ -36,7 +36,6 @@ from clinical_data.sources.fhir_stage import Stage
 from clinical_data.sources.fhir_stay import Stay
 from clinical_data.sources.fhir_times import parse_moment
 from clinical_data.sources.step_truth import (
-    ITEM_SYSTEM,
     acuity_label,
     disposition_label,
     every_step,

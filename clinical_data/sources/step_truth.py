@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinical_data.case import Case, Coding, Finding, FindingKind
-from clinical_data.catalogue import Catalogue
+from clinical_data.catalogue import ITEM_SYSTEM, ORDERED_GROUPS, Catalogue
 from clinical_data.clocks import DAY, STEPS, clock_minute
 from clinical_data.ground_truth import GroundTruth, Label, Strength
 from clinical_data.treatment_classes import INTENSIVE_CARE, TREATMENT_SYSTEM, classes_of, display_of
 
-ITEM_SYSTEM = "wardstar:catalogue"  # codes are ids of catalogue items
 DISPOSITION_SYSTEM = "wardstar:disposition"
 ACUITY_SYSTEM = "wardstar:triage-acuity"  # 1 (most urgent) to 5, as the Emergency Severity Index
 
@@ -34,8 +33,6 @@ DISPOSITIONS = {
 _WITHOUT_LABEL = {"result_update": "needs no label of its own: it is scored by what the next results change"}
 AFTER_END = "the clock of the step lies after the end of the stay"
 NO_CLOCK = "the source fixes no clock for this step"
-# A request whose answer the patient or the bedside gives is no test that could be ordered.
-_ORDERED_GROUPS = ("laboratory", "microbiology", "imaging", "procedure")
 # What can begin a treatment: orders and administrations, ventilator observations and procedures. Home drugs take part
 # because a class that was taken at home is not newly started in the stay.
 _TREATING_KINDS = (FindingKind.TREATMENT, FindingKind.MEDICATION_HOME, FindingKind.VITAL, FindingKind.PROCEDURE)
@@ -86,7 +83,7 @@ def workup_labels(case: Case, catalogue: Catalogue) -> tuple[Label, ...] | str:
         _Begun(_done(f), f.finding_id, Coding(ITEM_SYSTEM, item.item_id, item.display, catalogue.version), f.note)
         for f in case.findings
         for item in catalogue.items_of(case.source, f)
-        if item.group in _ORDERED_GROUPS
+        if item.group in ORDERED_GROUPS
     ]
     return _first_in(window, begun) or "no test was first done in the day after the clock"
 

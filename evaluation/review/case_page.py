@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from evaluation.record import CandidateRecord, RunRecord
+from evaluation.record import CandidateRecord, ReviewRecord, RunRecord
 from evaluation.review import page_data as data
 from evaluation.review import set_compare, tree_page, tree_svg, tree_view, words
 from evaluation.store.run_store import StoredRecord
@@ -199,6 +199,12 @@ def _elsewhere(record: RunRecord) -> tuple[tuple[str, str, str], ...]:
     )
 
 
+def _review(review: ReviewRecord) -> str:
+    """What became of the question to a clinician."""
+    said = {"skipped": "asked for, nobody was there (offline replay)", "waiting": "asked for, not yet given"}
+    return said.get(review.state, words.short(review.display, 300))
+
+
 def _summary(record: RunRecord) -> str:
     """The run of this case-step in one line."""
     models = [str(m.get("name") or m.get("spec") or role) for role, m in sorted(record.models.items())]
@@ -222,6 +228,7 @@ def _facts(record: RunRecord, run_name: str) -> tuple[tuple[str, list[tuple[str,
         ("step", f"{words.short(record.step, 80)}, occurrence {record.occurrence}"),
         ("clock", "–" if record.clock is None else f"minute {record.clock:,} from the start of the case"),
         ("status", words.short(record.status, 40)),
+        *([("clinician's answer", _review(record.review))] if record.review else []),
         ("record version", str(record.version)),
     ]
     work = [

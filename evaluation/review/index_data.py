@@ -207,7 +207,7 @@ def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, blind: bool) ->
         href=f"cases/{data.page_name(record)}",
         case_id=words.short(record.case_id, 60),
         vignette=words.short(data.vignette(record), 90),
-        step=words.title_of(record.step),
+        step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
         size=len(record.chosen),
         answer=answer,
         share=share,
@@ -250,6 +250,14 @@ def _notes(records: Sequence[RunRecord]) -> list[str]:
         )
     if "prospective" in access:
         notes.append("Only the committed request opened the chart; what branches imagined is marked as imagined.")
+    if any(r.settings.get("predecessors") == "recorded" for r in records):
+        notes.append(
+            "Oracle: later steps were shown the recorded answers of earlier ones. These figures tell how much mistakes "
+            "of earlier steps cost; they are not those of a system in use."
+        )
+    if asked := [r.review.state for r in records if r.review is not None]:
+        told = ", ".join(f"{n} {state}" for state, n in sorted(Counter(asked).items()))
+        notes.append(f"At {words.count(len(asked), 'case-step')} a clinician was to answer as well: {told}.")
     if any(not r.repeatable for r in records):
         notes.append("Some case-steps were computed in mixed batches and may not repeat byte for byte.")
     return notes

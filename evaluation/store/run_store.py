@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import Engine, delete, insert, select, update
 
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.engine import reading, writing
-from evaluation.record import RECORD_VERSION, RunRecord
+from evaluation.record import RECORD_VERSION, ReviewRecord, RunRecord
 from evaluation.store.calls import pack, unpack
 from evaluation.store.generations import put_changes
 from evaluation.store.tables import case_steps, runs
@@ -230,6 +230,41 @@ class RunStore:
         with writing(self.engine) as connection:
             connection.execute(update(case_steps).where(*_where(run_id, key)).values(values))
 
+    def reviewed(self, run_id: int, steps: Collection[str]) -> dict[Key, ReviewRecord]:
+        """Returns (case_id, step, occurrence) -> what became of the question to a clinician, of these steps.
+
+        Raises:
+            StorageError: a record that this program cannot read.
+        """
+        c = case_steps.c
+        query = select(c.case_id, c.step, c.occurrence, c.record_json)
+        query = query.where(c.run_id == run_id, c.step.in_(sorted(steps)))
+        found = {}
+        with reading(self.engine) as connection:
+            for row in connection.execute(query):
+                review = _record(row).review
+                if review is not None:
+                    found[row.case_id, row.step, row.occurrence] = review
+        return dict(sorted(found.items()))
+
+    def answer(self, run_id: int, answers: Mapping[Key, ReviewRecord]) -> None:
+        """Stores what clinicians answered, all or nothing; the rest of a record stays as it is.
+
+        Raises:
+            UsageError: no such case-step in this run.
+            StorageError: a record that this program cannot read.
+        """
+        with writing(self.engine) as connection:
+            for key, review in answers.items():
+                where = _where(run_id, key)
+                c = case_steps.c
+                query = select(c.case_id, c.step, c.occurrence, c.record_json).where(*where)
+                row = connection.execute(query).one_or_none()
+                if row is None:
+                    raise UsageError(f"{_words(key)}: not in this run")
+                record = _record(row).model_copy(update={"review": review})
+                connection.execute(update(case_steps).where(*where).values(record_json=record.model_dump_json()))
+
     def finish(self, run_id: int, status: str, work: Mapping[str, Any]) -> None:
         """Notes how a session of a run ended, and the work done over all sessions."""
         values = {"status": status, "finished": _now(), "work_json": canonical_json(dict(work))}
@@ -311,15 +346,18 @@ def _run(row: Any) -> Run:
 
 
 def _stored(row: Any) -> StoredRecord:
+    return StoredRecord(_record(row), json.loads(row.truth_json or "[]"), json.loads(row.match_json or "{}"))
+
+
+def _record(row: Any) -> RunRecord:
     try:
-        record = RunRecord.model_validate_json(row.record_json)
+        return RunRecord.model_validate_json(row.record_json)
     except ValidationError as error:
         place = _words((row.case_id, row.step, row.occurrence))
         written = _version_of(row.record_json)
         hint = "install that version of wardstar" if written > RECORD_VERSION else "delete the run and replay it"
         field_name = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"]) or "not JSON"
         raise StorageError(f"{place}: a record of version {written} cannot be read ({field_name})", hint=hint) from None
-    return StoredRecord(record, json.loads(row.truth_json or "[]"), json.loads(row.match_json or "{}"))
 
 
 def _version_of(text: str) -> int:

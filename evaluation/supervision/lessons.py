@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from clinical_data.clocks import labels_hold
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.ground_truth import GroundTruth
 from clinical_data.splits import PATIENT_SCHEME, SPLITS, TRAIN, half_of
@@ -117,7 +118,8 @@ class Lessons:
         rule = rules[record.step]
         vocabulary = self._vocabulary(rule.vocabularies[record.source])
         _check_hashes(run, record, vocabulary)
-        truth = self._truth(rule.truth).get(record.case_id)
+        holds = labels_hold(rule.truth, record.occurrence)
+        truth = self._truth(rule.truth).get(record.case_id) if holds else None
         target, reason = target_of(truth, vocabulary, rule.most if rule.form == SET else None)
         if target is None and not self.unlabelled:
             self.dropped[reason] += 1
@@ -209,6 +211,11 @@ def check_alike(runs: Sequence[Run]) -> None:
             raise UsageError(
                 f"run {run.name}: its prompts are not those of this version of wardstar",
                 hint="a model tuned on it would be asked in other words; replay it again",
+            )
+        if run.config.get("predecessors") == "recorded":
+            raise UsageError(
+                f"run {run.name} is an oracle: its prompts hold recorded labels of earlier steps",
+                hint="replay it with --predecessors predicted or none",
             )
     first = _identity(runs[0])
     for run in runs[1:]:

@@ -13,7 +13,7 @@ import yaml
 
 from clinical_data.errors import StorageError
 from clinical_data.splits import PATIENT_SCHEME
-from clinical_data.vocabulary import Vocabulary, load_vocabulary, vocabulary_files
+from clinical_data.vocabulary import Vocabulary, load_vocabulary, vocabulary_texts
 from evaluation.store.run_store import Run
 from evaluation.supervision.cards import VOCABULARIES
 from evaluation.supervision.lessons import Lessons
@@ -111,11 +111,11 @@ def carry_vocabularies(vocabularies: Mapping[str, Vocabulary], folder: Path, put
         StorageError: a file has changed since it was loaded.
     """
     for name, vocabulary in sorted(vocabularies.items()):
-        main, *others = vocabulary_files(name)
+        (_, main), *others = vocabulary_texts(name).items()
         place = folder / VOCABULARIES / f"{vocabulary.name}.yaml"
-        put(place, main.read_text(encoding="utf-8"))
-        for other in others:
-            put(place.parent / other.name, other.read_text(encoding="utf-8"))
+        put(place, main)
+        for other, text in others:
+            put(place.parent / other, text)
         if load_vocabulary(str(place)).sha256 != vocabulary.sha256:
             raise StorageError(f"vocabulary {vocabulary.name} changed while the set was made")
 

@@ -114,7 +114,7 @@ def test_a_catalogue_in_parts_is_hashed_over_all_of_them(tmp_path):
 def test_version_1_holds_every_item_of_the_list_with_its_matchers():
     catalogue = CATALOGUE
     ids = [i.item_id for i in catalogue.items]
-    assert len(ids) == 68
+    assert len(ids) == 69
     assert set(LISTED) <= set(ids)
     assert all(i.matches and set(i.matches) <= SOURCES for i in catalogue.items)
     lacking = {s: {i.item_id for i in catalogue.items if s not in i.matches} for s in SOURCES}
@@ -130,7 +130,13 @@ def test_version_1_holds_every_item_of_the_list_with_its_matchers():
     assert lacking["fhir"] == {"limits_of_care", "lung_function"}
     assert {"chief_complaint", "ecg"} < lacking["eicu"]
     assert len(lacking["eicu"]) == 14
-    assert lacking["osce"] == {"limits_of_care", "oxygen_ventilator", "consultations", "urine_output"}
+    assert lacking["osce"] == {
+        "limits_of_care",
+        "oxygen_ventilator",
+        "consultations",
+        "urine_output",
+        "treatment_so_far",
+    }
     assert {i.group for i in catalogue.items if "ddxplus" in i.matches} == {"history"}
 
 
@@ -238,7 +244,7 @@ def test_laboratory_panels_have_members_with_loinc():
         ("http://hl7.org/fhir/sid/icd-10-cm", "C34.1", FindingKind.HISTORY, ["history_cancer_haematology"]),
         ("http://hl7.org/fhir/sid/icd-10-cm", "D84.9", FindingKind.HISTORY, ["history_infection_immunity"]),
         ("http://www.nlm.nih.gov/research/umls/rxnorm", "1", FindingKind.MEDICATION_HOME, ["home_drugs"]),
-        ("http://www.nlm.nih.gov/research/umls/rxnorm", "1", FindingKind.TREATMENT, []),
+        ("http://www.nlm.nih.gov/research/umls/rxnorm", "1", FindingKind.TREATMENT, ["treatment_so_far"]),
     ],
 )
 def test_version_1_assigns_a_fhir_finding_to(system, code, kind, items):
@@ -271,12 +277,12 @@ def test_version_1_assigns_a_fhir_finding_to(system, code, kind, items):
         ("mimic-iv", "wardstar:mimic-iv/microbiologyevents", "SPUTUM", FindingKind.MICROBIOLOGY, ["cultures"]),
         ("mimic-iv", "wardstar:mimic-iv/admissions", "earlier_admission", FindingKind.HISTORY, ["prior_admissions"]),
         ("mimic-iv", "any", "metoprolol", FindingKind.MEDICATION_HOME, ["home_drugs"]),
-        ("mimic-iv", "any", "metoprolol", FindingKind.TREATMENT, []),
+        ("mimic-iv", "any", "metoprolol", FindingKind.TREATMENT, ["treatment_so_far"]),
         ("mimic-iv", MIMIC_ITEMS, "225402", FindingKind.IMAGING, ["ecg"]),
         ("mimic-iv", MIMIC_ITEMS, "225432", FindingKind.IMAGING, ["echocardiogram"]),
         ("mimic-iv", MIMIC_ITEMS, "221214", FindingKind.IMAGING, ["imaging_ct_other"]),
         ("mimic-iv", MIMIC_ITEMS, "225792", FindingKind.VITAL, ["oxygen_ventilator"]),
-        ("mimic-iv", MIMIC_ITEMS, "225792", FindingKind.TREATMENT, []),
+        ("mimic-iv", MIMIC_ITEMS, "225792", FindingKind.TREATMENT, ["treatment_so_far"]),
         ("mimic-iv", "wardstar:mimic-iv/radiology", "CHEST (PORTABLE AP)", FindingKind.IMAGING, ["imaging_chest_xray"]),
         ("mimic-iv", "wardstar:mimic-iv/radiology", "CT HEAD W/O CONTRAST", FindingKind.IMAGING, ["imaging_ct_head"]),
         ("mimic-iv", "wardstar:mimic-iv/radiology", "MR HEAD W & W/O CONTRAST", FindingKind.IMAGING,
@@ -414,3 +420,12 @@ def test_nearly_every_laboratory_row_falls_in_one_item(source, file, column, sys
     assert sum(counts.values()) == rows
     assert sum(n for code, n in counts.items() if found[code]) / rows >= share
     assert [code for code, items in found.items() if len(items) > 1] == []
+
+
+def test_in_hospital_treatment_is_offered_only_where_it_is_named():
+    """Trap 15: `all` never holds it."""
+    shown = [i.item_id for i in CATALOGUE.items if i.shows_treatment]
+    assert shown == ["treatment_so_far"]
+    assert set(shown).isdisjoint(i.item_id for i in CATALOGUE.offered("all", ()))
+    assert [i.item_id for i in CATALOGUE.offered(["treatment"], ())] == shown
+    assert [i.item_id for i in CATALOGUE.offered(["lactate", "treatment_so_far"], ["lactate"])] == shown

@@ -21,9 +21,10 @@ from fhir_building import (
     without,
 )
 
+from clinical_data.catalogue import ITEM_SYSTEM
 from clinical_data.clocks import STEPS
 from clinical_data.ground_truth import Strength
-from clinical_data.sources.step_truth import DISPOSITION_SYSTEM, ITEM_SYSTEM
+from clinical_data.sources.step_truth import DISPOSITION_SYSTEM
 
 DISPOSITION = "http://terminology.hl7.org/CodeSystem/discharge-disposition"
 ED = encounter("ed", "2024-01-10T06:00:00+01:00", "2024-01-10T10:20:00+01:00", partOf=E) | {"class": {"code": "EMER"}}

@@ -3,7 +3,7 @@
 import pytest
 
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient, sort_findings
-from clinical_data.catalogue import MIMIC_LABS, load_catalogue
+from clinical_data.catalogue import ITEM_SYSTEM, MIMIC_LABS, load_catalogue
 from clinical_data.clocks import DAY, STEPS
 from clinical_data.ground_truth import Strength
 from clinical_data.sources.step_truth import (
@@ -11,7 +11,6 @@ from clinical_data.sources.step_truth import (
     AFTER_END,
     DISPOSITION_SYSTEM,
     DISPOSITIONS,
-    ITEM_SYSTEM,
     NO_CLOCK,
     acuity_label,
     disposition_label,

@@ -56,6 +56,7 @@ def test_record_rows(store):
     first, second = record_rows(store, store.get("r"))
     assert first == {
         "case_id": "fhir-1", "source_id": "1", "step": STEP, "occurrence": 1, "status": "verified",
+        "reason": "", "review": None,
         "ranked": [
             {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "J18", "display": "J18", "probability": 0.5},
             {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I50", "display": "I50", "probability": 0.5},

@@ -5,8 +5,9 @@ import math
 import pytest
 from run_records import STEP, WARD, case_of, record_of, request_of
 
+from clinical_data.catalogue import ITEM_SYSTEM
 from clinical_data.errors import UsageError
-from clinical_data.sources.step_truth import ACUITY_SYSTEM, ITEM_SYSTEM
+from clinical_data.sources.step_truth import ACUITY_SYSTEM
 from clinical_data.splits import split_of
 from clinical_data.store.case_store import CaseStore
 from evaluation.record import CandidateRecord

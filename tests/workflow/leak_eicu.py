@@ -15,6 +15,7 @@ CLOCKS = {
     "admission_diagnosis": 360,
     "differential": 360,
     "workup": 360,
+    "result_update": 600,
     "treatment": DAY,
     "disposition": DAY,
     "discharge_diagnosis": END,

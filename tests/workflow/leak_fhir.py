@@ -170,6 +170,7 @@ class FhirRecord:
         "admission_diagnosis": 360,
         "differential": 480,
         "workup": 480,
+        "result_update": 720,
         "treatment": DAY,
         "disposition": DAY,
         "discharge_diagnosis": END,

@@ -16,6 +16,7 @@ CLOCKS = {
     "admission_diagnosis": 0,
     "differential": 480,
     "workup": 480,
+    "result_update": 720,
     "treatment": DAY,
     "disposition": DAY,
     "discharge_diagnosis": END,

@@ -3,7 +3,7 @@
 import pytest
 
 from clinical_data.case import Case, Encounter, Patient
-from clinical_data.clocks import CLOCKS, STEPS, FixedClock, clock_minute
+from clinical_data.clocks import CLOCKS, STEPS, WINDOWED, FixedClock, clock_minute
 from workflow.importing import SOURCES
 from workflow.pathway import known_pathways, load_pathway
 
@@ -13,10 +13,12 @@ def test_pathway_clocks_are_the_fixed_ones(name: str) -> None:
     """Trap 16: a clock is fixed by step and source; a label window that another clock cut would be another question."""
     compared = 0
     for step in load_pathway(name).pathway.steps:
-        for source, clock in step.clock.items():
-            assert CLOCKS[source][step.name] == FixedClock(clock.anchor, clock.plus_minutes), (step.name, source)
+        # A step of another name may ask for the same label at a time of its own, unless the label is that of a window.
+        fixed = step.name if step.name in STEPS else step.truth if step.truth in WINDOWED else None
+        for source, clock in step.clock.items() if fixed else ():
+            assert CLOCKS[source][fixed] == FixedClock(clock.anchor, clock.plus_minutes), (step.name, source)
             compared += 1
-    assert compared >= 10
+    assert compared >= 7
 
 
 def test_every_importer_has_clocks_and_only_known_steps() -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
 from workflow.config import check_names
 from workflow.pathway import END, known_pathways, load_pathway, parse_pathway
+
+REPEAT = "repeat: {most: 3, every_minutes: 60}"
 
 
 def changed(path: Path, old: str, new: str) -> str:
@@ -22,9 +26,9 @@ def test_every_bundled_pathway_is_valid() -> None:
         check_names(load_pathway(name).pathway)
 
 
-def test_inpatient_asks_at_admission_and_at_discharge() -> None:
+def test_inpatient_asks_the_eight_steps() -> None:
     pathway = load_pathway("inpatient").pathway
-    assert [s.name for s in pathway.steps] == ["admission_diagnosis", "discharge_diagnosis"]
+    assert tuple(s.name for s in pathway.steps) == STEPS
     first = pathway.step("admission_diagnosis")
     at = {source: (c.anchor, c.plus_minutes) for source, c in first.clock.items()}
     assert (at["fhir"], at["eicu"], at["mimic-iv"]) == (("admission", 360), ("admission", 360), ("admission", 0))
@@ -61,9 +65,55 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         ("name: second", "name: first", "steps[1].name", "twice"),
         ("version: 1", "version: 1\ncatalogue: v0", "catalogue", "no catalogue"),
         ("version: 1", "version: 1\nedges: [{from: first, to: third}]", "edges[0].to", "no step named third"),
-        ("version: 1", "version: 1\nedges: [{from: second, to: first}]", "edges[0].to", "later step"),
+        ("version: 1", "version: 1\nedges: [{from: second, to: first}]", "edges[0].to", "a loop needs a bound"),
+        ("version: 1", "version: 1\nedges: [{from: first, to: first}]", "edges[0].to", "a loop needs a bound"),
+        ("version: 1", "version: 1\nedges: [{from: begin, to: first}]", "edges[0].from", "no step named begin"),
+        ("version: 1", "version: 1\nedges: [{from: first, to: start}]", "edges[0].to", "no step named start"),
+        ("version: 1", "version: 1\nedges: [{from: end, to: first}]", "edges[0].from", "no step named end"),
+        (
+            "version: 1",
+            "version: 1\nedges: [{from: first, to: second}, {from: first, to: end, when: abstained}]",
+            "edges[1]",
+            "never taken",
+        ),
+        (
+            "version: 1",
+            "version: 1\nedges: [{from: start, to: first, when: abstained}]",
+            "edges[0].when",
+            "there is none",
+        ),
+        ("version: 1", "version: 1\nedges: [{from: first, to: human, when: clock_passed}]", "edges[0].when", "is none"),
+        (
+            "version: 1",
+            "version: 1\nedges: [{from: first, to: second, when: budget_left}]",
+            "edges[0].when",
+            "`repeat`",
+        ),
+        ("name: second", "name: human", "steps[1].name", "no name for a step"),
+        (
+            "opening: [chief",
+            "repeat: {most: 1, every_minutes: 60}\n    opening: [chief",
+            "steps[0].repeat.most",
+            "equal to 2",
+        ),
+        ("opening: [chief", "review: maybe\n    opening: [chief", "steps[0].review", "required"),
+        (
+            "opening: [chief",
+            "items: [treatment]\n    opening: [chief",
+            "steps[0].items[0]",
+            "hidden until the treatment",
+        ),
+        (
+            "opening: [chief_complaint]",
+            "opening: [treatment_so_far]",
+            "steps[0].opening[0]",
+            "hidden until the treatment",
+        ),
+        ("scorers: [icd]", "scorers: [set]", "steps[0].scorers[0]", "whose answer is a set"),
+        ("scorers: [icd]", "scorers: [ordinal]", "steps[0].scorers[0]", "codes are numbers"),
+        ("scorers: [icd]", "scorers: [log_score_change]", "steps[0].scorers[0]", "steps that repeat"),
+        ("    truth: admission_diagnosis\n", "", "steps[0].scorers[0]", "no `truth`"),
         ("version: 1", "version: 1\nedges: [{from: first, to: second, when: tired}]", "edges[0].when", "abstained"),
-        ("version: 1", "version: 1\nedges: [{from: first, to: end, when: budget_left}]", "edges[0].when", "not availa"),
     ],
 )
 def test_a_fault_is_named_with_line_and_field(pathway_file: Path, old: str, new: str, field: str, message: str) -> None:
@@ -111,6 +161,47 @@ def test_without_edges_each_step_leads_to_the_next(pathway_file: Path) -> None:
     assert pathway.edges_from("second") == ()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "field", "line"),
+    [
+        ("version: 1", "version: 1\nedges: [{from: first, to: end}]", "steps[1].name", "  - name: second"),
+        ("opening: [chief", f"{REPEAT}\n    opening: [chief", "steps[0].clock.fhir.text", "fhir"),
+        ("opening: [basic", f"{REPEAT}\n    opening: [basic", "steps[1].clock.fhir.anchor", "end_of"),
+    ],
+)
+def test_a_fault_is_named_where_it_must_be_mended(
+    pathway_file: Path, old: str, new: str, field: str, line: str
+) -> None:
+    text = changed(pathway_file, old, new)
+    with pytest.raises(BadInputError) as caught:
+        parse_pathway(text)
+    assert caught.value.field == field
+    assert caught.value.line is not None
+    assert line in text.splitlines()[caught.value.line - 1]
+
+
+def test_a_bound_without_a_loop_is_a_fault(pathway_file: Path) -> None:
+    text = changed(pathway_file, "opening: [chief", "repeat: {most: 2, every_minutes: 60}\n    opening: [chief")
+    text = text.replace("text: 6 hours", 'text: "{hours} hours').replace("after admission}", 'after admission"}')
+    with pytest.raises(BadInputError, match="never repeats") as caught:
+        parse_pathway(text)
+    assert caught.value.field == "steps[0].repeat"
+
+
+def test_treatment_is_shown_from_the_treatment_step_on_and_at_no_earlier_clock() -> None:
+    """Trap 15."""
+    text = Path(str(files("workflow.pathways") / "inpatient.yaml")).read_text()
+    shown = {s.name for s in parse_pathway(text).pathway.steps if "treatment" in s.items}
+    assert shown == {"treatment", "disposition", "discharge_diagnosis"}
+    with pytest.raises(BadInputError, match="hidden until the treatment step") as caught:
+        parse_pathway(text.replace("items: all", "items: [treatment]", 1))
+    assert caught.value.field == "steps[1].items[0]"
+    early = text.replace("      fhir: *day\n", "      fhir: *order\n", 1)
+    with pytest.raises(BadInputError, match="in-hospital treatment before the clock of treatment") as caught:
+        parse_pathway(early)
+    assert caught.value.field == "steps[6].items[7]"
+
+
 def test_mermaid_shows_steps_and_conditions(pathway_file: Path) -> None:
     text = changed(
         pathway_file,
@@ -123,3 +214,16 @@ def test_mermaid_shows_steps_and_conditions(pathway_file: Path) -> None:
     assert "first --> second" in drawn
     assert f"second --> {END}_" in drawn
     assert "6 hours after admission" in drawn
+
+
+def test_mermaid_draws_loops_the_human_end_and_the_start(pathway_file: Path) -> None:
+    drawn = load_pathway("inpatient").pathway.to_mermaid()
+    assert "start -->|has ed stay| triage" in drawn
+    assert "start --> admission_diagnosis" in drawn
+    assert "result_update -.->|budget left, at most 3 times| workup" in drawn
+    assert "again every 4 h, at most 3 times" in drawn
+    assert "human" not in drawn
+    drawn = load_pathway("emergency").pathway.to_mermaid()
+    assert "admission_diagnosis -->|abstained| human_" in drawn
+    assert "human_([goes to a human])" in drawn
+    assert "a clinician answers as well" in drawn

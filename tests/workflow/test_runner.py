@@ -235,7 +235,8 @@ def test_truth_changes_no_prompt_and_no_conclusion(fill: Callable[..., str], opt
     [
         ({"strategy": "luck"}, "is unknown"),
         ({"chart_access": "sideways"}, "must be hindsight or prospective"),
-        ({"predecessors": "recorded"}, "not available yet"),
+        ({"predecessors": "guessed"}, "is unknown"),
+        ({"review": "sometimes"}, "is unknown"),
         ({"value": "ground_truth"}, "needs --split train"),
         ({"split": "test"}, "is unknown"),
         ({"limit": 0}, "at least 1"),

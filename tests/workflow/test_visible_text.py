@@ -31,17 +31,17 @@ def replayed(fill: Callable[..., str], pathway_file: Path) -> tuple[RunStore, di
 
 def test_it_is_the_prompt_of_full_information_without_instruction_and_cue(replayed) -> None:
     store, rules = replayed
-    wanted = {step: [f"fhir-e{i:03d}" for i in range(3)] for step in rules}
+    wanted = {step: [(f"fhir-e{i:03d}", 1) for i in range(3)] for step in rules}
     texts = visible_texts(store.engine, rules, wanted)
     cues = {"first": "\nWorking diagnosis:", "second": "\nPrincipal diagnosis:"}
     rows = [r for r in prompt_rows(store, store.get("full")) if "not described" not in r["text"]]
     assert len(rows) == 6
     for row in rows:
-        text = texts[row["step"]][row["case_id"]].text
+        text = texts[row["step"]][row["case_id"], row["occurrence"]].text
         instruction, _, rest = row["text"].partition("\n\n")
         assert instruction.startswith("A doctor reviews")
         assert rest.lstrip() == text + cues[row["step"]]
-    first, second = (texts[step]["fhir-e001"] for step in ("first", "second"))
+    first, second = (texts[step]["fhir-e001", 1] for step in ("first", "second"))
     assert "Potassium" in first.text
     assert "Sodium" not in first.text
     assert "Sodium" in second.text

@@ -136,7 +136,7 @@ def _show_chart(chart: Chart, catalogue: Catalogue) -> None:
     console.print(f"{chart.case_id}: {chart.sex}, {age}; as known {when(chart.clock)} from the start", markup=False)
     for name, text in sorted(chart.context.items()):
         console.print(f"  {name.replace('_', ' ')}: {text}", markup=False)
-    answers = [(item, chart.request(item)) for item in catalogue.items]
+    answers = [(item, chart.request(item)) for item in catalogue.items if not item.shows_treatment]
     rows: list[tuple[str, ...]] = []
     for item, answer in answers:
         if answer.findings:

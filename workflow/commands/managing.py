@@ -61,16 +61,18 @@ def runs_list(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 @runs_app.command("show")
 def runs_show(name: Name, db: Db = DEFAULT_DB) -> None:
-    """Writes how far a run is, its configuration, versions and work as JSON."""
+    """Writes how far a run is, its configuration, versions and work as JSON, and what in it waits for a clinician."""
     from dataclasses import asdict
 
     from evaluation.store.run_state import run_states
     from evaluation.store.run_store import RunStore
+    from workflow.reviewing import waiting_rows
 
     with database(db) as engine:
-        run = RunStore(engine).get(name)
+        store = RunStore(engine)
+        run = store.get(name)
         (state,) = run_states(engine, [run])
-    show_json({**asdict(run), **state.to_json()})
+        show_json({**asdict(run), **state.to_json(), "waiting": waiting_rows(store, run)})
 
 
 @runs_app.command("delete")

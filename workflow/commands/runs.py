@@ -64,13 +64,20 @@ def resume_command(
     workers: Workers = 1,
     no_cache: NoCache = False,
     as_json: AsJson = False,
+    answers: Annotated[
+        Path | None,
+        typer.Option("--answers", help="JSON lines of clinicians' answers: case_id, step, answer (and occurrence)."),
+    ] = None,
 ) -> None:
-    """Goes on with a run that was stopped, as it was configured."""
+    """Goes on with a run that was stopped, or that waits for clinicians, as it was configured."""
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import resume
 
-        return resume(db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=not no_cache)
+        cached = not no_cache
+        return resume(
+            db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=cached, answers=answers
+        )
 
     watched(db, run, work, as_json=as_json)
 
@@ -94,6 +101,10 @@ def watched(db: str, run: str, work: Callable[[Listener], Summary], *, as_json: 
     say(f"run {summary.run}: {summary.cases} cases{before} in {summary.seconds:.0f} s; {counts}")
     if hits := summary.work.get("cache_hits", 0):
         say(f"{hits} of {hits + summary.work['cache_misses']} requests to models were answered from the cache")
+    if summary.waiting:
+        number = "1 answer" if summary.waiting == 1 else f"{summary.waiting} answers"
+        say(f"waits for {number} of clinicians: `wardstar runs show{option} {run}` lists what is asked, and")
+        say(f"`wardstar resume{option} --run {run} --answers FILE.jsonl` goes on with them")
     if summary.statuses["failed"]:
         say(f"some steps failed; their records say why: `wardstar resume{option} --run {run} --retry-failed`")
         if summary.statuses["failed"] == sum(summary.statuses.values()):
