@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 from clinical_data.catalogue import load_catalogue
 from clinical_data.errors import BadInputError
 from clinical_data.fhir_check import check_resource
-from workflow.pathway import ANCHORS, Pathway, known_pathways, load_pathway, parse_pathway
+from workflow.pathway import Pathway, known_pathways, load_pathway, parse_pathway
+from workflow.pathway_model import Clock
 from workflow.plan_definition import CANONICAL, to_plan_definition
 from workflow.plan_definition_reader import from_plan_definition, pathway_text, read_plan_definition
 
+ANCHORS = get_args(Clock.model_fields["anchor"].annotation)
 WORDS = st.text(max_size=30)
 SOURCES = st.one_of(st.sampled_from(["fhir", "eicu", "mimic-iv"]), st.text(max_size=8))
 ITEMS = sorted(i.item_id for i in load_catalogue().items)
-NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,90}", fullmatch=True).filter(lambda n: n != "end")
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,90}", fullmatch=True).filter(lambda n: n not in ("start", "end", "human"))
 CONDITIONS = st.sampled_from(["has_ed_stay", "abstained", "answer_settled", "clock_passed"])
 
 
