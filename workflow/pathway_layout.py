@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from workflow.pathway import END, Edge, Pathway, Step
 
@@ -250,7 +251,7 @@ def _box(step: Step, left: float, y: float, measure: Measure) -> Node:
     for number, text in enumerate(wrapped(_note(step), inner, 8.5, False, measure)):
         lines.append(Line("note", text, 0 if number else _SPACED))
     extra = step.model_dump(exclude_defaults=True, exclude=set(_SHOWN))
-    badges = tuple(f"{words(key)}: {_said(value)}" for key, value in extra.items())
+    badges = tuple(_badge(key, value) for key, value in extra.items())
     height = 2 * PAD + sum(LINE + line.above for line in lines) + (20.0 if badges else 0.0) - 4
     return Node(step.name, left, y, WIDTH, height, tuple(lines), badges)
 
@@ -264,6 +265,15 @@ def _note(step: Step) -> str:
     forms = {"closed": "one of a list", "free": "in own words"}
     form = forms.get(step.answer.form, f"up to {step.answer.most} of a list")
     return f"answer: {form}" + (f"; scored by the recorded {words(step.truth)}" if step.truth else "")
+
+
+def _badge(key: str, value: Any) -> str:
+    """Returns a key that a step has besides, in words; a bound and a review have words of their own."""
+    if key == "repeat" and isinstance(value, dict) and {"most", "every_minutes"} == set(value):
+        return f"at most {value['most']} times, every {value['every_minutes'] / 60:g} h"
+    if (key, value) == ("review", "required"):
+        return "a clinician answers as well"
+    return f"{words(key)}: {_said(value)}"
 
 
 def _said(value: object) -> str:

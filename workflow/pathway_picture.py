@@ -79,14 +79,17 @@ def _measure(text: str, size: float, bold: bool) -> float:
 
 def _missing(text: str) -> set[str]:
     """Returns the characters that the usual font lacks."""
-    return {c for c in text if ord(c) not in _characters(_FONT)}
+    from matplotlib.font_manager import FontProperties, findfont
+
+    known = _characters(findfont(FontProperties(family=_FONT)))
+    return {c for c in text if ord(c) not in known}
 
 
 @cache
-def _characters(name: str) -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+def _characters(path: str) -> frozenset[int]:
+    from matplotlib.font_manager import get_font
 
-    return frozenset(get_font(findfont(FontProperties(family=name))).get_charmap())
+    return frozenset(get_font(path).get_charmap())
 
 
 @cache
@@ -95,9 +98,9 @@ def _font_with(characters: frozenset[str]) -> str | None:
     from matplotlib.font_manager import fontManager
 
     wanted = {ord(c) for c in characters}
-    for name in sorted({entry.name for entry in fontManager.ttflist}):
+    for name, path in sorted((entry.name, entry.fname) for entry in fontManager.ttflist):
         try:
-            if wanted <= _characters(name):
+            if not name.startswith("Last Resort") and wanted <= _characters(path):  # which has boxes for all
                 return name
         except (OSError, RuntimeError, ValueError):  # a broken font file is none
             continue

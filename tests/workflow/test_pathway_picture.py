@@ -94,6 +94,21 @@ def test_a_box_says_title_question_and_clocks() -> None:
     assert any("one of a list" in text for kind, text in texts if kind == "note")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("repeat", {"most": 3, "every_minutes": 240}, "at most 3 times, every 4 h"),
+        ("review", "required", "a clinician answers as well"),
+        ("some_key", ["a_b", 3], "some key: a b, 3"),
+        ("budget", {"hours_left": 4}, "budget: hours left 4"),
+    ],
+)
+def test_keys_of_later_versions_stand_in_the_box(key: str, value: object, text: str) -> None:
+    from workflow.pathway_layout import _badge
+
+    assert _badge(key, value) == text
+
+
 @pytest.mark.parametrize("form", ["svg", "png"])
 def test_a_picture_is_the_same_each_time(form: str) -> None:
     pathway = looped()
@@ -134,6 +149,7 @@ def test_other_scripts_are_drawn_or_left_to_the_reader(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="no font of this machine"):
         draw_pathway(pathway, "png")
     monkeypatch.undo()
+    assert pathway_picture._font_with(frozenset({"\U0010fffd"})) is None  # the font of last resort is none
     assert pathway_picture._font_with(frozenset("\u03b1\u0434")) is not None  # Greek and Cyrillic
 
 
