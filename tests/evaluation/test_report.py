@@ -385,7 +385,8 @@ def engine(tmp_path):
     truth = GroundTruth("fhir-demo-07", "admission_diagnosis", (label,))
     CaseStore(engine).put(LabelledCase(made.case(), {"admission_diagnosis": truth}))
     store = RunStore(engine)
-    steps = "steps: [{name: admission_diagnosis, answer: {vocabulary: {fhir: general-ward-icd10}}}]"
+    steps = "steps: [{name: admission_diagnosis, truth: admission_diagnosis, "
+    steps += "answer: {vocabulary: {fhir: general-ward-icd10}}}]"
     run = store.begin("demo", "inpatient", {"seed": 7, "strategy": "rstar", "pathway": {"text": steps}}, {})
     store.put(run.run_id, made.pneumonia(), [], {}, [])
     store.finish(run.run_id, "finished", {})
