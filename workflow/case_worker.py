@@ -16,7 +16,7 @@ from typing import Any, Self
 from sqlalchemy import Engine
 
 from clinical_data.case import Case
-from clinical_data.errors import UsageError
+from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
@@ -25,18 +25,19 @@ from evaluation.judging import judge_of
 from evaluation.matching import match, truth_rows
 from evaluation.record import RunRecord
 from evaluation.store.generations import GenerationStore
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Key, Run, RunStore
 from search.answers import set_key
 from search.generation_cache import CachedModel, GenerationCache
 from search.models.language_model import LanguageModel
 from search.models.registry import load_model, load_value_model
 from search.problem import Models
 from search.value import GROUND_TRUTH, Judge
+from workflow.case_failure import fail_open_steps
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, compile_pathway, open_checkpoints, run_case
 from workflow.same_models import check_loaded
 from workflow.state import StepConclusion, no_answer
-from workflow.step import StepOutcome, clock_of
+from workflow.step import StepOutcome, clock_of, reason_of, why_not
 
 WITHOUT_COST = ("random:", "scripted:")  # model SPECs that no cache could make cheaper
 SERVED = "openai:"
@@ -56,6 +57,26 @@ class CaseReport:
     statuses: dict[str, str] = field(default_factory=dict)
     rollouts: int = 0
     work: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One case on its way.
+
+    Attributes:
+        stored: status of each of its case-steps when it came in.
+        done: those that are not to be taken again.
+        doomed: why the next step is to be recorded as failed instead of being taken; empty when it is to be taken.
+        statuses: of the steps recorded since.
+        seen: steps that it came to.
+    """
+
+    stored: dict[Key, str]
+    done: dict[Key, str]
+    doomed: str
+    statuses: dict[str, str] = field(default_factory=dict)
+    seen: set[Key] = field(default_factory=set)
+    rollouts: int = 0
 
 
 class CaseWorker:
@@ -85,12 +106,12 @@ class CaseWorker:
         on_rollout: Callable[[int, int], None] | None = None,
         cache: bool = True,
     ) -> None:
+        self._engine = engine
         self._run = run
         self._prepared: PreparedRun = prepare(run.config)
         self._cases = CaseReader(engine)
         self._truth = TruthStore(engine)
         self._store = RunStore(engine)
-        self._done = done_steps(self._store, run, retry_failed)
         self._replace = retry_failed
         self._cache = GenerationStore(engine) if cache else None
         self._on_rollout = on_rollout
@@ -109,24 +130,56 @@ class CaseWorker:
     ) -> None:
         self._stack.close()
 
-    def run(self, case_id: str, models: Models | None = None) -> CaseReport:
-        """Takes one case through the pathway.
+    def run(self, case_id: str, models: Models | None = None, *, doomed: str = "") -> CaseReport:
+        """Takes one case through the pathway. What breaks in it is recorded as failed, with the reason.
 
         Args:
             case_id: the case.
             models: the run's models as this case is to ask them, when several cases share their batches.
+            doomed: why its next step is to be recorded as failed instead of being taken (see `executors.crew`).
 
         Raises:
+            UsageError: the run is valued by recorded labels, and not one of train cases alone.
             StorageError: database or checkpoint file failed; the step at work leaves nothing behind.
         """
         models = with_cache(models or self.models, self._prepared, self._cache)
         before = work_of(models)
-        case = self._cases.get(case_id)
-        outcomes: list[StepOutcome] = []
+        stored = self._store.done(self._run.run_id, case_id)
+        visit = _Visit(stored, without_failed(stored) if self._replace else stored, doomed)
+        try:
+            self._walk(self._case(case_id), models, visit)
+        except (StorageError, UsageError):
+            raise
+        except Exception as error:
+            self._fail(case_id, models, visit, error)
+        else:
+            self._drop_stale(visit)
+        self._rollouts.pop(case_id, None)
+        now = work_of(models)
+        return CaseReport(case_id, visit.statuses, visit.rollouts, {name: now[name] - before[name] for name in now})
 
+    def _case(self, case_id: str) -> Case:
+        try:
+            return self._cases.get(case_id)
+        except UsageError as error:  # deleted since the run began: this case's trouble, not the run's
+            raise BadInputError(error.message) from error
+
+    def _walk(self, case: Case, models: Models, visit: _Visit) -> None:
         def keep(outcome: StepOutcome) -> None:
             self._keep(case, models, outcome)
-            outcomes.append(outcome)
+            visit.statuses[outcome.plan.step.name] = outcome.conclusion["status"]
+            visit.rollouts += outcome.result.rollouts if outcome.result is not None else 0
+
+        def recall(step: str, occurrence: int) -> StepConclusion | None:
+            visit.seen.add((case.case_id, step, occurrence))
+            known = self._recall(visit, (case.case_id, step, occurrence))
+            plan = self._prepared.plans[step]
+            if known is not None or not visit.doomed or why_not(case, plan):
+                return known
+            outcome = StepOutcome(plan, None, None, visit.doomed, failed=True, occurrence=occurrence)
+            visit.doomed = ""
+            keep(outcome)
+            return outcome.conclusion
 
         prepared = self._prepared
         context = CaseContext(
@@ -136,20 +189,34 @@ class CaseWorker:
             strategy=prepared.strategy,
             seed=prepared.seed,
             predecessors=prepared.predecessors,
-            recall=partial(self._recall, case_id),
+            recall=recall,
             keep=keep,
-            on_rollout=partial(self._tell, case_id) if self._on_rollout else None,
+            on_rollout=partial(self._tell, case.case_id) if self._on_rollout else None,
             judges=self._judges(case),
         )
         run_case(self._graph, context, self._run.run_id)
-        self._rollouts.pop(case_id, None)
-        now = work_of(models)
-        return CaseReport(
-            case_id,
-            {o.plan.step.name: o.conclusion["status"] for o in outcomes},
-            sum(o.result.rollouts for o in outcomes if o.result is not None),
-            {name: now[name] - before[name] for name in now},
+
+    def _fail(self, case_id: str, models: Models, visit: _Visit, error: Exception) -> None:
+        """Records as failed what is open of a case that broke outside its searches, which no step could record."""
+        done = {*visit.done, *((case_id, step, 1) for step in visit.statuses)}
+        visit.statuses.update(
+            fail_open_steps(
+                self._engine,
+                self._run,
+                self._prepared,
+                case_id,
+                reason_of(error),
+                done=done,
+                models=models,
+                replace=self._replace,
+            )
         )
+
+    def _drop_stale(self, visit: _Visit) -> None:
+        """Removes failed steps, taken again, that the case did not come to: it failed as a whole before."""
+        stale = [key for key, status in visit.stored.items() if status == "failed" and key not in visit.seen]
+        if self._replace and stale:
+            self._store.drop(self._run.run_id, stale)
 
     def _judges(self, case: Case) -> dict[str, Judge]:
         """Returns step -> judge where steps are valued by recorded labels; none for a step without a label.
@@ -227,12 +294,12 @@ class CaseWorker:
         if self._on_rollout is not None:
             self._on_rollout(sum(self._rollouts.values()), work_of(self.models)["computed"])
 
-    def _recall(self, case_id: str, step: str, occurrence: int) -> StepConclusion | None:
+    def _recall(self, visit: _Visit, key: Key) -> StepConclusion | None:
         """Returns the conclusion of a step that is done, as it is stored; None when the step is to be taken."""
-        status = self._done.get((case_id, step, occurrence))
+        status = visit.done.get(key)
         if status is None:
             return None
-        record = self._store.record(self._run.run_id, case_id, step, occurrence).record
+        record = self._store.record(self._run.run_id, *key).record
         answer = record.ranked[: len(record.chosen) or 1]
         if not answer:
             return no_answer(status)
@@ -244,10 +311,15 @@ class CaseWorker:
         }
 
 
-def done_steps(store: RunStore, run: Run, retry_failed: bool) -> dict[tuple[str, str, int], str]:
-    """Returns (case, step, occurrence) -> status of what need not be done again. The run store alone decides."""
-    done = store.done(run.run_id)
-    return {key: status for key, status in done.items() if not (retry_failed and status == "failed")}
+def done_steps(store: RunStore, run: Run, retry_failed: bool, case_id: str | None = None) -> dict[Key, str]:
+    """Returns case-step -> status of what need not be done again, of a case or of all."""
+    done = store.done(run.run_id, case_id)
+    return without_failed(done) if retry_failed else done
+
+
+def without_failed(done: dict[Key, str]) -> dict[Key, str]:
+    """Returns the case-steps that did not fail."""
+    return {key: status for key, status in done.items() if status != "failed"}
 
 
 def load_models(prepared: PreparedRun) -> Models:

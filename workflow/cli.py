@@ -8,7 +8,6 @@ library is switched off before it loads.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from workflow.commands import (
     trees,
 )
 from workflow.commands.common import say
+from workflow.guard import quiet_libraries
 
 app = typer.Typer(
     name="wardstar",
@@ -41,16 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _debug: list[bool] = [False]
-
-
-def quiet_libraries() -> None:
-    """Switches off tracing, telemetry and hub calls of libraries; a user's own HF_HUB_OFFLINE=0 stands."""
-    os.environ["LANGSMITH_TRACING"] = "false"
-    os.environ["LANGCHAIN_TRACING_V2"] = "false"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_OFFLINE", os.environ["HF_HUB_OFFLINE"])
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _version(wanted: bool) -> None:

@@ -86,6 +86,13 @@ class CaseReader:
             rows = connection.execute(facts).all()
         return replace(bare, findings=tuple(_finding(r) for r in rows))
 
+    def ids_of(self, case_id: str) -> tuple[str, str, str]:
+        """Returns source, source id and patient id of a case whatever else its row holds; empty where there is none."""
+        query = select(cases.c.source, cases.c.source_id, cases.c.patient_id).where(cases.c.case_id == case_id)
+        with reading(self.engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return ("", "", "") if row is None else (row.source, row.source_id, row.patient_id)
+
     def cases(self, ids: list[str]) -> Iterator[Case]:
         """Yields the cases of these ids, one at a time."""
         for case_id in ids:

@@ -123,10 +123,12 @@ class RunStore:
         with reading(self.engine) as connection:
             return [_run(row) for row in connection.execute(select(runs).order_by(runs.c.run_id))]
 
-    def done(self, run_id: int) -> dict[Key, str]:
-        """Returns (case_id, step, occurrence) -> status of every case-step that is stored."""
+    def done(self, run_id: int, case_id: str | None = None) -> dict[Key, str]:
+        """Returns (case_id, step, occurrence) -> status of every case-step that is stored, of a case or of all."""
         c = case_steps.c
         query = select(c.case_id, c.step, c.occurrence, c.status).where(c.run_id == run_id)
+        if case_id is not None:
+            query = query.where(c.case_id == case_id)
         with reading(self.engine) as connection:
             return {(r.case_id, r.step, r.occurrence): r.status for r in connection.execute(query)}
 
@@ -230,6 +232,12 @@ class RunStore:
         values = {"truth_json": canonical_json(truth), "match_json": canonical_json(match)}
         with writing(self.engine) as connection:
             connection.execute(update(case_steps).where(*_where(run_id, key)).values(values))
+
+    def drop(self, run_id: int, keys: Sequence[Key]) -> None:
+        """Removes case-steps."""
+        with writing(self.engine) as connection:
+            for key in keys:
+                connection.execute(delete(case_steps).where(*_where(run_id, key)))
 
     def finish(self, run_id: int, status: str, work: Mapping[str, Any]) -> None:
         """Notes how a session of a run ended, and the work done over all sessions."""

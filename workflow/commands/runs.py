@@ -23,11 +23,19 @@ from workflow.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from workflow.executors.ray import RayCluster
     from workflow.runner import Listener, Summary
 
 runs_app = typer.Typer(help="Lists, shows and deletes runs.", no_args_is_help=True)
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor store generations of earlier runs.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes to spread the cases over.")]
+Executor = Annotated[str, typer.Option("--executor", help="local (default), or ray: workers on a Ray cluster.")]
+RayAddress = Annotated[
+    str, typer.Option("--ray-address", help="Ray cluster that runs already; left out: one of this machine alone.")
+]
+GpusPerWorker = Annotated[
+    float, typer.Option("--gpus-per-worker", help="GPUs of a Ray worker, also a part of one: 0.5.", min=0.0)
+]
 Out = Annotated[Path | None, typer.Option("--out", help="JSON lines file; left out or `-`: stdout.")]
 
 
@@ -69,7 +77,9 @@ def replay_command(
     rollouts: Annotated[int | None, typer.Option("--rollouts", help="Rollouts of one search (16).")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run (0).")] = None,
     workers: Workers = 1,
-    executor: Annotated[str, typer.Option("--executor", help="local.")] = "local",
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    gpus_per_worker: GpusPerWorker = 0.0,
     generator: Annotated[
         str,
         typer.Option(
@@ -94,9 +104,7 @@ def replay_command(
     """Replays cases along a pathway. The name of a run with identical options resumes it."""
     from workflow.config import ReplayOptions, read_options
 
-    if executor != "local":
-        known = "is not available yet" if executor == "ray" else "is unknown"
-        raise UsageError(f"--executor {executor} {known}", hint="available: local")
+    cluster = _cluster(executor, ray_address, gpus_per_worker)
     if not run:
         raise UsageError("a run needs a name", hint="give it one with --run NAME")
     values: dict[str, Any] = {"settings": {}} if config is None else read_options(config)
@@ -126,7 +134,7 @@ def replay_command(
     def work(listener: Listener) -> Summary:
         from workflow.runner import replay
 
-        return replay(db, run, options, workers=workers, listener=listener, cache=not no_cache)
+        return replay(db, run, options, workers=workers, cluster=cluster, listener=listener, cache=not no_cache)
 
     watched(db, run, work)
 
@@ -136,16 +144,34 @@ def resume_command(
     db: Db = DEFAULT_DB,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take steps again that failed.")] = False,
     workers: Workers = 1,
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    gpus_per_worker: GpusPerWorker = 0.0,
     no_cache: NoCache = False,
 ) -> None:
     """Goes on with a run that was stopped, as it was configured."""
+    cluster = _cluster(executor, ray_address, gpus_per_worker)
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import resume
 
-        return resume(db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=not no_cache)
+        how: dict[str, Any] = {"workers": workers, "cluster": cluster, "listener": listener, "cache": not no_cache}
+        return resume(db, run, retry_failed=retry_failed, **how)
 
     watched(db, run, work)
+
+
+def _cluster(executor: str, address: str, gpus: float) -> RayCluster | None:
+    """Returns the Ray cluster that is asked for; None for this machine without Ray."""
+    if executor == "ray":
+        from workflow.executors.ray import RayCluster
+
+        return RayCluster(address, gpus)
+    if executor != "local":
+        raise UsageError(f"--executor {executor} is unknown", hint="known: local, ray")
+    if address or gpus:
+        raise UsageError("--ray-address and --gpus-per-worker are for --executor ray")
+    return None
 
 
 def watched(db: str, run: str, work: Callable[[Listener], Summary]) -> Summary:

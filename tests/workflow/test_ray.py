@@ -1,0 +1,137 @@
+"""Replays on a real Ray cluster of two nodes: the same records as here, whatever is killed or stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clinical_data.store.case_store import CaseStore
+from evaluation.store import open_database
+from tests.workflow.stored_runs import (
+    done,
+    finished,
+    kill,
+    reasons,
+    replay_command,
+    resume_command,
+    stored,
+    wait_until,
+    workers_of,
+)
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
+
+CASES = 6
+ACTOR = "RayWorker"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, int]]:
+    """Address, and id of the process above all of its processes."""
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))]
+    with subprocess.Popen(
+        script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=own
+    ) as process:
+        assert process.stdout is not None
+        address = ""
+        for line in process.stdout:
+            if found := re.fullmatch(r"\S+:\d+", line.strip()):
+                address = found[0]
+                break
+        assert address, "the cluster did not start"
+        try:
+            yield address, process.pid
+        finally:
+            process.communicate(timeout=60)  # closes its stdin
+
+
+@pytest.fixture
+def url(postgres_url: Callable[[], str], labelled: Callable[..., object], pathway_file: Path) -> str:
+    """A PostgreSQL database with cases, and an undisturbed run `whole` over them by the local executor."""
+    made = postgres_url()
+    engine = open_database(made, create=True)
+    CaseStore(engine).put_many([labelled(i) for i in range(CASES)])
+    engine.dispose()
+    finished(replay_command(made, "whole", pathway_file))
+    return made
+
+
+def on_ray(address: str, *more: object) -> tuple[object, ...]:
+    return ("--executor", "ray", "--ray-address", address, "--workers", 2, *more)
+
+
+def test_a_killed_worker_changes_no_record(url: str, pathway_file: Path, cluster: tuple[str, int]) -> None:
+    address, above = cluster
+    command = replay_command(url, "one", pathway_file, *on_ray(address, "--gpus-per-worker", 0.5))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: done(url, "one") >= 1, process)
+    workers = workers_of(above, ACTOR)
+    assert len(workers) == 2
+    kill(workers[0])
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert reasons(url, "one") == {}
+    assert stored(url, "one") == stored(url, "whole")
+
+
+def test_ctrl_c_ends_the_actors_and_the_run_goes_on(url: str, pathway_file: Path, cluster: tuple[str, int]) -> None:
+    address, above = cluster
+    command = replay_command(url, "one", pathway_file, *on_ray(address))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: done(url, "one") >= 1, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "wardstar resume" in said
+    assert "Traceback" not in said
+    end = time.monotonic() + 20
+    while workers_of(above, ACTOR) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert workers_of(above, ACTOR) == []
+    assert 0 < done(url, "one") < 2 * CASES
+    finished(resume_command(url, "one", *on_ray(address)))
+    assert stored(url, "one") == stored(url, "whole")
+
+
+def test_what_the_cluster_has_no_room_for_is_refused(url: str, pathway_file: Path, cluster: tuple[str, int]) -> None:
+    command = replay_command(url, "one", pathway_file, *on_ray(cluster[0], "--gpus-per-worker", 2))
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "no node of the Ray cluster has a processor and 2 GPUs" in ended.stderr
+    assert done(url, "one") == -1, "a run that could not begin must not occupy the name"
+
+
+def test_a_cluster_of_this_machine_alone_listens_to_it_alone(fill: Callable[..., str], pathway_file: Path) -> None:
+    """Without an address; SQLite serves, as all workers are here."""
+    url = fill(CASES)
+    finished(replay_command(url, "whole", pathway_file))
+    command = replay_command(url, "one", pathway_file, "--executor", "ray", "--workers", 1)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "1"}
+    )
+    wait_until(lambda: done(url, "one") >= 1, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    switches = {p.environ().get("RAY_USAGE_STATS_ENABLED") for p in family if p.status() != "zombie"}
+    places = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == "LISTEN"}
+    far = {c.raddr.ip for p in family for c in p.net_connections("inet") if c.raddr}
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert places
+    assert places <= {"127.0.0.1", "::1"}
+    assert far <= {"127.0.0.1", "::1"}
+    assert switches == {"0"}
+    assert stored(url, "one") == stored(url, "whole")
+    assert psutil.wait_procs(family, timeout=20)[1] == []
