@@ -65,9 +65,12 @@ class Field:
     """A database with cases, copies of it to be replayed, and the commands for that."""
 
     def __init__(self, folder: Path, generator: str, cases: int, rollouts: int, bundles: Path | None = None) -> None:
+        import workflow.runner  # noqa: F401  (loaded here, so that each session begins at once)
         from clinical_data.demo import bundle_folder
+        from workflow.cli import main
         from workflow.importing import import_cases
 
+        self._main = main
         self._fresh, self._used = folder / "fresh.db", folder / "used.db"
         some = folder / "bundles"
         some.mkdir()
@@ -99,9 +102,7 @@ class Field:
             for stream in (1, 2):
                 os.dup2(log, stream)
             watch(self.marks)
-            from workflow.cli import main
-
-            main(command)
+            self._main(command)
         except SystemExit as left:
             os._exit(int(left.code or 0))
         finally:
@@ -154,7 +155,9 @@ def _lines(rows: Any) -> bytes:
 
 
 def undisturbed(field: Field) -> Whole:
-    """Runs a replay to its end."""
+    """Runs a replay to its end; twice, as the first one warms up."""
+    field.renew()
+    field.end(field.begin(field.replay))
     field.renew()
     began = time.perf_counter()
     field.end(field.begin(field.replay))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -112,7 +113,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         raise UsageError(f"no answer vocabulary named {name}", hint="name a bundled vocabulary or a YAML file")
     raw = path.read_bytes()
     try:
-        data = yaml.safe_load(raw)
+        data = _parsed(raw)
         entries = tuple(Entry(str(e["code"]), e["display"], tuple(e.get("synonyms", ()))) for e in data["entries"])
         members: dict[str, str] = {}
         if data.get("members"):
@@ -143,8 +144,14 @@ def load_vocabulary(name: str) -> Vocabulary:
 def vocabulary_files(name: str) -> tuple[Path, ...]:
     """Returns the files of a vocabulary: its own, then that of its members if it has one."""
     path = _path(name)
-    members = yaml.safe_load(path.read_bytes()).get("members")
+    members = _parsed(path.read_bytes()).get("members")
     return (path, path.parent / members) if members else (path,)
+
+
+@lru_cache(maxsize=64)
+def _parsed(raw: bytes) -> Any:
+    """Returns what a file holds: a run looks its vocabularies up dozens of times, and parsing them takes seconds."""
+    return yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _path(name: str) -> Path:

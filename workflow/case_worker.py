@@ -6,7 +6,7 @@ The recorded labels are read only here, and only after a step's conclusion is fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from clinical_data.case import Case
 from clinical_data.errors import BadInputError, StorageError, UsageError
+from clinical_data.ground_truth import GroundTruth
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
@@ -69,6 +70,8 @@ class _Visit:
         doomed: why the next step is to be recorded as failed instead of being taken; empty when it is to be taken.
         statuses: of the steps recorded since.
         seen: steps that it came to.
+        rollouts: done in them.
+        truth: its recorded labels by name; None until the first conclusion is final.
     """
 
     stored: dict[Key, str]
@@ -77,6 +80,7 @@ class _Visit:
     statuses: dict[str, str] = field(default_factory=dict)
     seen: set[Key] = field(default_factory=set)
     rollouts: int = 0
+    truth: Mapping[str, GroundTruth] | None = None
 
 
 class CaseWorker:
@@ -166,7 +170,9 @@ class CaseWorker:
 
     def _walk(self, case: Case, models: Models, visit: _Visit) -> None:
         def keep(outcome: StepOutcome) -> None:
-            self._keep(case, models, outcome)
+            if visit.truth is None:  # read only now, when a conclusion is final, and once for all steps
+                visit.truth = self._truth.truth(case.case_id)
+            self._keep(case, models, outcome, visit.truth)
             visit.statuses[outcome.plan.step.name] = outcome.conclusion["status"]
             visit.rollouts += outcome.result.rollouts if outcome.result is not None else 0
 
@@ -238,13 +244,13 @@ class CaseWorker:
                 found[plan.step.name] = judge
         return found
 
-    def _keep(self, case: Case, models: Models, outcome: StepOutcome) -> None:
+    def _keep(self, case: Case, models: Models, outcome: StepOutcome, labels: Mapping[str, GroundTruth]) -> None:
         """Records, scores and stores an outcome whose conclusion is final, in one transaction."""
         record = self._record(case, models, outcome)
         if self._prepared.batch_across_cases:
             record = record.model_copy(update={"repeatable": False})
         step = outcome.plan.step
-        truth = self._truth.truth(case.case_id).get(step.truth)
+        truth = labels.get(step.truth)
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
         result = outcome.result

@@ -15,6 +15,8 @@ import psutil
 from evaluation.rows import prompt_rows, record_rows
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
+from workflow.config import ReplayOptions
+from workflow.runner import replay
 
 WARDSTAR = (sys.executable, "-c", "from workflow.cli import main; main()")
 DEADLY = (sys.executable, str(Path(__file__).with_name("deadly.py")))
@@ -29,6 +31,12 @@ def replay_command(
 
 def resume_command(url: str, run: str, *more: object, program: tuple[str, ...] = WARDSTAR) -> list[str]:
     return [*program, "resume", "--db", url, "--run", run, *map(str, more)]
+
+
+def replay_here(url: str, run: str, pathway: Path, *, rollouts: int = 12) -> None:
+    """What `replay_command` does, in this process: no other has to start."""
+    settings = {"rollouts": rollouts}
+    replay(url, run, ReplayOptions(pathway=str(pathway), generator="random:7", seed=5, settings=settings))
 
 
 def finished(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:

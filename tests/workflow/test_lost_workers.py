@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.effort import effort
 from tests.workflow.stored_runs import (
     DEADLY,
     done,
@@ -17,11 +18,12 @@ from tests.workflow.stored_runs import (
     kill,
     reasons,
     replay_command,
-    resume_command,
+    replay_here,
     stored,
     wait_until,
     workers_of,
 )
+from workflow.runner import resume
 
 CASES = 6
 BAD = "fhir-e002"
@@ -31,7 +33,7 @@ BAD = "fhir-e002"
 def url(fill: Callable[..., str], pathway_file: Path) -> str:
     """A database with cases, and an undisturbed run `whole` over them."""
     made = fill(CASES)
-    finished(replay_command(made, "whole", pathway_file))
+    replay_here(made, "whole", pathway_file)
     return made
 
 
@@ -56,16 +58,16 @@ def test_a_case_that_kills_its_workers_fails_alone(url: str, pathway_file: Path)
     assert [r for r in stored(url, "one")[0] if (r["case_id"], r["step"]) != (BAD, "first")] == [
         r for r in stored(url, "whole")[0] if (r["case_id"], r["step"]) != (BAD, "first")
     ]
-    finished(resume_command(url, "one"))
+    resume(url, "one")
     assert len(reasons(url, "one")) == 1, "a failed step is not taken again unless that is asked for"
-    finished(resume_command(url, "one", "--retry-failed", "--workers", 2))
+    resume(url, "one", retry_failed=True)
     assert stored(url, "one") == stored(url, "whole")
 
 
 @pytest.mark.parametrize(
     ("how", "reason"), [("break", "ValueError at deadly.py:"), ("memory", "MemoryError at deadly.py:")]
 )
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", effort([1], [1, 2]))
 def test_a_case_that_breaks_fails_alone(url: str, pathway_file: Path, how: str, reason: str, workers: int) -> None:
     program = (*DEADLY, f"{how}:first:{BAD}")
     done = finished(replay_command(url, "one", pathway_file, "--workers", workers, program=program))
@@ -73,7 +75,7 @@ def test_a_case_that_breaks_fails_alone(url: str, pathway_file: Path, how: str, 
     assert place == (BAD, "first")
     assert why.startswith(reason)
     assert "a value of the record" not in done.stderr + why
-    finished(resume_command(url, "one", "--retry-failed"))
+    resume(url, "one", retry_failed=True)
     assert stored(url, "one") == stored(url, "whole")
 
 
@@ -84,7 +86,7 @@ def test_workers_that_die_while_they_load_end_the_run(url: str, pathway_file: Pa
     assert "3 workers in a row died while they were loading, the last one killed by SIGKILL" in ended.stderr
     assert "fewer --workers" in ended.stderr
     assert reasons(url, "one") == {}
-    finished(resume_command(url, "one"))
+    resume(url, "one")
     assert stored(url, "one") == stored(url, "whole")
 
 
@@ -101,7 +103,7 @@ def test_ctrl_c_ends_all_workers(url: str, pathway_file: Path) -> None:
     assert "Traceback" not in said
     gone, alive = psutil.wait_procs(workers, timeout=10)
     assert (len(gone), alive) == (2, [])
-    finished(resume_command(url, "one"))
+    resume(url, "one")
     assert stored(url, "one") == stored(url, "whole")
 
 

@@ -23,6 +23,7 @@ from tests.workflow.stored_runs import (
     kill,
     reasons,
     replay_command,
+    replay_here,
     resume_command,
     stored,
     wait_until,
@@ -65,7 +66,7 @@ def url(postgres_url: Callable[[], str], labelled: Callable[..., object], pathwa
     engine = open_database(made, create=True)
     CaseStore(engine).put_many([labelled(i) for i in range(CASES)])
     engine.dispose()
-    finished(replay_command(made, "whole", pathway_file))
+    replay_here(made, "whole", pathway_file)
     return made
 
 
@@ -117,7 +118,7 @@ def test_what_the_cluster_has_no_room_for_is_refused(url: str, pathway_file: Pat
 def test_a_cluster_of_this_machine_alone_listens_to_it_alone(fill: Callable[..., str], pathway_file: Path) -> None:
     """Without an address; SQLite serves, as all workers are here."""
     url = fill(CASES)
-    finished(replay_command(url, "whole", pathway_file))
+    replay_here(url, "whole", pathway_file)
     command = replay_command(url, "one", pathway_file, "--executor", "ray", "--workers", 1)
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "1"}

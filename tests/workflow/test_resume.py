@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.effort import THOROUGH, effort
-from tests.workflow.stored_runs import done, finished, replay_command, resume_command, stored, wait_until
+from tests.workflow.stored_runs import done, finished, replay_command, replay_here, resume_command, stored, wait_until
 
 CASES, KILLS = effort((6, 1), (12, 5))
 RANDOM_KILLS = effort(6, 100)
@@ -60,7 +60,7 @@ def test_a_killed_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, workers: int
 ) -> None:
     url = fill(CASES)
-    finished(replay_command(url, "whole", pathway_file))
+    replay_here(url, "whole", pathway_file)
     dice = random.Random(workers)
     kills = []
     for _ in range(KILLS):  # each session is killed a little after it has done something more

@@ -20,11 +20,13 @@ from tests.workflow.stored_runs import (
     done,
     finished,
     replay_command,
+    replay_here,
     resume_command,
     stored,
     wait_until,
     workers_of,
 )
+from workflow.runner import resume
 
 CASES = 8
 NARROW = """\
@@ -39,7 +41,7 @@ from workflow.cli import main; main()
 def url(fill: Callable[..., str], pathway_file: Path) -> str:
     """A database with cases, and an undisturbed run `whole` over them."""
     made = fill(CASES)
-    finished(replay_command(made, "whole", pathway_file))
+    replay_here(made, "whole", pathway_file)
     return made
 
 
@@ -57,7 +59,7 @@ def test_a_database_file_that_may_not_grow(url: str, pathway_file: Path) -> None
     assert "hint: " in ended.stderr
     assert "Traceback" not in ended.stderr
     assert 0 < done(url, "one") < 2 * CASES, "the limit came too early or too late to show anything"
-    finished(resume_command(url, "one"))
+    resume(url, "one")
     assert stored(url, "one") == stored(url, "whole")
 
 
@@ -116,7 +118,7 @@ def test_a_database_server_that_is_killed(
     engine = open_database(server.url, create=True)
     CaseStore(engine).put_many([labelled(i) for i in range(CASES)])
     engine.dispose()
-    finished(replay_command(server.url, "whole", pathway_file))
+    replay_here(server.url, "whole", pathway_file)
     whole = stored(server.url, "whole")
     command = replay_command(server.url, "one", pathway_file, "--workers", workers)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
