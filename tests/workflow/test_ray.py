@@ -33,6 +33,7 @@ from tests.workflow.stored_runs import (
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
+pytestmark = pytest.mark.timeout(600)  # Ray takes its time where other programs keep the processors busy
 CASES = 6
 ACTOR = "RayWorker"
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_a_killed_worker_changes_no_record(url: str, pathway_file: Path, cluster
     address, above = cluster
     command = replay_command(url, "one", pathway_file, *on_ray(address, "--gpus-per-worker", 0.5))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: done(url, "one") >= 1, process)
+    wait_until(lambda: done(url, "one") >= 1, process, 200)
     workers = workers_of(above, ACTOR)
     assert len(workers) == 2
     kill(workers[0])
@@ -92,7 +93,7 @@ def test_ctrl_c_ends_the_actors_and_the_run_goes_on(url: str, pathway_file: Path
     address, above = cluster
     command = replay_command(url, "one", pathway_file, *on_ray(address))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: done(url, "one") >= 1, process)
+    wait_until(lambda: done(url, "one") >= 1, process, 200)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -123,7 +124,7 @@ def test_a_cluster_of_this_machine_alone_listens_to_it_alone(fill: Callable[...,
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "1"}
     )
-    wait_until(lambda: done(url, "one") >= 1, process)
+    wait_until(lambda: done(url, "one") >= 1, process, 200)
     family = psutil.Process(process.pid).children(recursive=True)
     switches = {p.environ().get("RAY_USAGE_STATS_ENABLED") for p in family if p.status() != "zombie"}
     places = {c.laddr.ip for p in family for c in p.net_connections("inet") if c.status == "LISTEN"}

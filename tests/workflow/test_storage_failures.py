@@ -14,11 +14,11 @@ import pytest
 
 from clinical_data.store.case_store import CaseStore
 from evaluation.store import open_database
+from tests.effort import effort
 from tests.postgres_server import PostgresServer
 from tests.workflow.stored_runs import (
     WARDSTAR,
     done,
-    finished,
     replay_command,
     replay_here,
     resume_command,
@@ -49,18 +49,19 @@ def file_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def test_a_database_file_that_may_not_grow(url: str, pathway_file: Path) -> None:
+def test_a_database_file_that_may_not_grow(url: str, fill: Callable[..., str], pathway_file: Path) -> None:
     """The limit of a file's size stands for a full disk: it takes no rights, and hits SQLite in the same places."""
-    size = file_of(url).stat().st_size + 150_000
-    command = replay_command(url, "one", pathway_file, program=(sys.executable, "-c", NARROW, str(size)))
+    narrow = fill(CASES, "narrow.db")
+    size = file_of(narrow).stat().st_size + 30_000
+    command = replay_command(narrow, "one", pathway_file, program=(sys.executable, "-c", NARROW, str(size)))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 5, ended.stderr
     assert "disk" in ended.stderr
     assert "hint: " in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert 0 < done(url, "one") < 2 * CASES, "the limit came too early or too late to show anything"
-    resume(url, "one")
-    assert stored(url, "one") == stored(url, "whole")
+    assert 0 < done(narrow, "one") < 2 * CASES, "the limit came too early or too late to show anything"
+    resume(narrow, "one")
+    assert stored(narrow, "one") == stored(url, "whole")
 
 
 def test_a_full_disk(url: str, pathway_file: Path, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def server() -> Iterator[PostgresServer]:
         made.remove()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", effort([1], [1, 2]))
 def test_a_database_server_that_is_killed(
     server: PostgresServer,
     labelled: Callable[..., object],
@@ -132,5 +133,5 @@ def test_a_database_server_that_is_killed(
     time.sleep(0.5)  # the server's own children leave
     server.start()
     assert 0 < done(server.url, "one") < 2 * CASES, "the kill came too early or too late to show anything"
-    finished(resume_command(server.url, "one", "--workers", workers))
+    resume(server.url, "one", workers=workers)
     assert stored(server.url, "one") == whole

@@ -41,6 +41,11 @@ class RayCluster:
     address: str = ""
     gpus_per_worker: float = 0.0
 
+    @property
+    def here(self) -> bool:
+        """Says whether the cluster is reached over the loopback interface."""
+        return self.address.rpartition(":")[0] in ("", "127.0.0.1", "localhost") and self.address != "auto"
+
 
 def run_on_ray(
     job: Job, case_ids: Sequence[str], workers: int, cluster: RayCluster, give_up: Callable[[Task], CaseReport]
@@ -77,7 +82,7 @@ class RayCrew:
     def __init__(self, job: Job, workers: int, cluster: RayCluster) -> None:
         if cluster.gpus_per_worker < 0:
             raise UsageError("--gpus-per-worker must not be negative")
-        self._ray: Any = _ray()
+        self._ray: Any = _ray(here=cluster.here)
         self._stack = ExitStack()
         self._told: dict[Any, Any] = {}  # what an actor will say -> the actor
         self._actors: list[Any] = []
@@ -206,8 +211,12 @@ class RayWorker:
         return self._worker.run(case_id, doomed=doomed)
 
 
-def _ray() -> Any:
+def _ray(*, here: bool) -> Any:
+    """Returns the library, set up before it loads."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker without GPUs sees those of its node
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would let its workers wait behind all else on the machine
+    if here:  # else Ray asks for the way to an address in the Internet, and takes 127.0.0.1 for that of its interface
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     quiet_libraries()
     try:
         import ray
