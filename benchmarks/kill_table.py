@@ -66,11 +66,14 @@ class Field:
 
     def __init__(self, folder: Path, generator: str, cases: int, rollouts: int, bundles: Path | None = None) -> None:
         import workflow.runner  # noqa: F401  (loaded here, so that each session begins at once)
+        from clinical_data.case import Coding
+        from clinical_data.codes_icd import icd_classes
         from clinical_data.demo import bundle_folder
         from workflow.cli import main
         from workflow.importing import import_cases
 
         self._main = main
+        icd_classes(Coding("http://hl7.org/fhir/sid/icd-10-cm", "J18.9"))  # the hierarchy loads
         self._fresh, self._used = folder / "fresh.db", folder / "used.db"
         some = folder / "bundles"
         some.mkdir()

@@ -239,9 +239,9 @@ def _reports(
     listener: Listener,
 ) -> Iterator[CaseReport]:
     def give_up(task: Task) -> CaseReport:
-        case_id, how = task.case_id, {"replace": job.retry_failed}
-        done = done_steps(RunStore(engine), run, job.retry_failed, case_id)
-        return CaseReport(case_id, fail_open_steps(engine, run, prepared, case_id, task.doomed, done=done, **how))
+        done = done_steps(RunStore(engine), run, job.retry_failed, task.case_id)
+        what = (engine, run, prepared, task.case_id, task.doomed)
+        return CaseReport(task.case_id, fail_open_steps(*what, done=done, replace=job.retry_failed))
 
     if not todo:
         return

@@ -3,9 +3,9 @@
 import os
 import sys
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as our executor does for a cluster of this machine
+os.environ.update(  # as our executor does for a cluster of this machine
+    {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+)
 from ray.cluster_utils import Cluster
 
 STORE = 80 * 2**20

@@ -150,10 +150,11 @@ def spread(
                 idle.remove(worker)
             elif isinstance(event, Lost):
                 task = at_work.pop(worker)
-                if task.losses > MOST_LOSSES:
-                    yield give_up(task)
+                lost = Task(task.case_id, task.losses + 1, event.reason)
+                if task.doomed:
+                    yield give_up(lost)
                 else:  # last, so that what kills workers does not hold up the rest
-                    waiting.append(Task(task.case_id, task.losses + 1, event.reason))
+                    waiting.append(lost)
 
 
 def _check_starts(failed: int, event: Lost) -> None:

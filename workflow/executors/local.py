@@ -125,7 +125,8 @@ class LocalCrew:
         Raises:
             WardstarError: what a worker raised.
         """
-        sources = {w.connection: w for w in self._workers} | {w.process.sentinel: w for w in self._workers}
+        sources: dict[Any, _Worker] = {w.connection: w for w in self._workers}
+        sources |= {w.process.sentinel: w for w in self._workers}
         for worker in dict.fromkeys(sources[source] for source in wait(list(sources))):
             try:
                 told = worker.connection.recv() if worker.connection.poll() else None
