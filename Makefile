@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.wardstar-ready
 
-.PHONY: setup demo test test-thorough check format bench bench-search bench-scale adapters docs clean
+.PHONY: setup demo test test-thorough check format bench bench-search bench-scale bench-kill adapters docs clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,10 @@ adapters: setup
 bench-scale: setup
 	$(BIN)/python -m benchmarks.scale_fhir 1000000
 	$(BIN)/python -m benchmarks.scale_tables 200000 --share 0.25
+
+# Minutes: a hundred kills of a replay at random moments, and what each cost. Not part of `bench`.
+bench-kill: setup
+	$(BIN)/python -m benchmarks.kill_table --kills 100 --seed 1
 
 docs: setup
 	$(BIN)/typer workflow.cli utils docs --name wardstar --title "Command line" --output docs/cli.md

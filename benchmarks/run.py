@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results.json"
 
 def sections():
     """Yields name and function of each section; heavy imports wait until a section runs."""
-    from benchmarks import engine, fhir_import, prefill, scale_fhir, scale_tables, tokens
+    from benchmarks import engine, fhir_import, overhead, prefill, scale_fhir, scale_tables, tokens
 
     def sharing():
         figures = prefill.prefill_sharing_speedup()
@@ -34,6 +34,7 @@ def sections():
     yield "FHIR import as a user runs it", lambda: scale_fhir.measure(20_000, kill=False)
     yield "table import as a user runs it", lambda: scale_tables.measure(1_000, kill=False)
     yield "prefill sharing", sharing
+    yield "graph, store and records", overhead.measure
     yield "token frugality", tokens.measure
 
 

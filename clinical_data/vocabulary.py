@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -119,7 +120,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         raise UsageError(f"no answer vocabulary named {name}", hint="name a bundled vocabulary or a YAML file")
     raw = path.read_bytes()
     try:
-        data = yaml.safe_load(raw)
+        data = _parsed(raw)
         entries = tuple(Entry(str(e["code"]), e["display"], tuple(e.get("synonyms", ()))) for e in data["entries"])
         members: dict[str, str] = {}
         if data.get("members"):
@@ -154,7 +155,7 @@ def vocabulary_texts(name: str) -> dict[str, str]:
         return {f"{vocabulary.name}.yaml": _written(vocabulary)}
     path = _path(name)
     text = path.read_text(encoding="utf-8")
-    members = yaml.safe_load(text).get("members")
+    members = _parsed(text.encode()).get("members")
     own = {path.name: text}
     return own | {members: (path.parent / members).read_text(encoding="utf-8")} if members else own
 
@@ -178,6 +179,12 @@ def _written(vocabulary: Vocabulary) -> str:
     entries = [{"code": e.code, "display": e.display, "synonyms": list(e.synonyms)} for e in vocabulary.entries]
     head = {"name": vocabulary.name, "version": vocabulary.version, "system": vocabulary.system}
     return yaml.safe_dump({**head, "entries": entries}, sort_keys=False, allow_unicode=True, width=1000)
+
+
+@lru_cache(maxsize=64)
+def _parsed(raw: bytes) -> Any:
+    """Returns what a file holds: a run looks its vocabularies up dozens of times, and parsing them takes seconds."""
+    return yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _path(name: str) -> Path:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url
+
+from tests.postgres_server import PostgresServer
 
 _numbers = count(1)
 
@@ -34,27 +32,15 @@ def postgres_server() -> Iterator[str]:
     if given := os.environ.get("WARDSTAR_TEST_POSTGRES"):
         yield given
         return
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL programs on this machine, and WARDSTAR_TEST_POSTGRES is not set")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    user = _unprivileged_user()
-    folder = Path(tempfile.mkdtemp(prefix="wardstar-pg-", dir="/tmp"))  # a socket's path must be short
+    server = PostgresServer()
     try:
-        if user is not None:
-            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-        folder.chmod(0o755)  # the test's own user must reach the socket
-        data = folder / "data"
-        # Trust without password is safe: no TCP port is opened, and the server dies with the tests.
-        _call([programs / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"], user)
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=40"
-        _call([programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start"], user)
+        server.start()
         try:
-            yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+            yield server.url
         finally:
-            _call([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], user)
+            server.stop()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        server.remove()
 
 
 @pytest.fixture
@@ -85,32 +71,3 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / '100% a.db'}"
     make: Callable[[], str] = request.getfixturevalue("postgres_url")
     return make()
-
-
-def _postgres_programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((p for p in places if (p / "initdb").exists() and (p / "pg_ctl").exists()), None)
-
-
-def _unprivileged_user() -> str | None:
-    """Returns a user for the server where the tests run as root, which PostgreSQL refuses to run as."""
-    if os.getuid() != 0:
-        return None
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return next((name for name in ("postgres", "nobody") if name in known), None)
-
-
-def _call(command: list[object], user: str | None) -> None:
-    """Runs a program of the server. Its output goes to a file: a server that inherits a pipe would keep it open."""
-    group = None if user is None else pwd.getpwnam(user).pw_gid
-    words = [str(part) for part in command]
-    with tempfile.TemporaryFile() as output:
-        done = subprocess.run(
-            words, user=user, group=group, extra_groups=None if user is None else [], cwd="/", stdout=output,
-            stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"}, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            output.seek(0)
-            pytest.fail(f"{words[0]}: {output.read().decode(errors='replace')}")

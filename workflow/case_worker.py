@@ -6,44 +6,46 @@ The recorded labels are read only here, and only after a step's conclusion is fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import Engine
 
 from clinical_data.case import Case
 from clinical_data.clocks import labels_hold
-from clinical_data.errors import UsageError
+from clinical_data.errors import BadInputError, StorageError, UsageError
+from clinical_data.ground_truth import GroundTruth
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
-from evaluation import recording
 from evaluation.judging import judge_of
 from evaluation.matching import match, truth_rows
-from evaluation.record import ReviewRecord, RunRecord
 from evaluation.store.generations import GenerationStore
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Key, Run, RunStore
 from search.answers import set_key
 from search.generation_cache import CachedModel, GenerationCache
 from search.models.language_model import LanguageModel
 from search.models.registry import load_model, load_value_model
 from search.problem import Models
 from search.value import GROUND_TRUTH, Judge
+from workflow.case_failure import fail_open_steps
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, Reviewed, compile_pathway, open_checkpoints, run_case
 from workflow.oracle import Oracle
-from workflow.reviewing import ANSWERED, AWAITED, SKIPPED, conclusion_of
+from workflow.reviewing import ANSWERED, AWAITED, conclusion_of
 from workflow.route import passed_by, was_passed_by
+from workflow.run_records import numbered, record_of
 from workflow.same_models import check_loaded
 from workflow.state import WAITING, CaseState, StepConclusion, no_answer
-from workflow.step import StepOutcome, clock_of
+from workflow.step import StepOutcome, reason_of, why_not
 
 WITHOUT_COST = ("random:", "scripted:")  # model SPECs that no cache could make cheaper
 SERVED = "openai:"
+FAILED, NOT_APPLICABLE = "failed", "not_applicable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class CaseReport:
     """What one case came to in this session, as the progress bar and the summary need it.
 
     Attributes:
-        statuses: step (with its number, where it came again) -> status, for what was taken now.
+        statuses: step -> status, for the steps taken now (not those that were done before).
         rollouts: rollouts done now.
         work: token positions that the models really worked on now, by name of the counter.
     """
@@ -60,6 +62,29 @@ class CaseReport:
     statuses: dict[str, str] = field(default_factory=dict)
     rollouts: int = 0
     work: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One case on its way.
+
+    Attributes:
+        stored: status of each of its case-steps when it came in.
+        done: those that are not to be taken again, or were recorded since.
+        doomed: why the next step is to be recorded as failed instead of being taken; empty when it is to be taken.
+        statuses: of the steps recorded since.
+        seen: those that it came to.
+        rollouts: done in them.
+        truth: its recorded labels by name; None until the first conclusion is final.
+    """
+
+    stored: dict[Key, str]
+    done: dict[Key, str]
+    doomed: str
+    statuses: dict[str, str] = field(default_factory=dict)
+    seen: set[Key] = field(default_factory=set)
+    rollouts: int = 0
+    truth: Mapping[str, GroundTruth] | None = None
 
 
 class CaseWorker:
@@ -89,12 +114,12 @@ class CaseWorker:
         on_rollout: Callable[[int, int], None] | None = None,
         cache: bool = True,
     ) -> None:
+        self._engine = engine
         self._run = run
         self._prepared: PreparedRun = prepare(run.config)
         self._cases = CaseReader(engine)
         self._truth = TruthStore(engine)
         self._store = RunStore(engine)
-        self._done = done_steps(self._store, run, retry_failed)
         self._replace = retry_failed
         self._cache = GenerationStore(engine) if cache else None
         self._on_rollout = on_rollout
@@ -114,24 +139,59 @@ class CaseWorker:
     ) -> None:
         self._stack.close()
 
-    def run(self, case_id: str, models: Models | None = None) -> CaseReport:
-        """Takes one case through the pathway.
+    def run(self, case_id: str, models: Models | None = None, *, doomed: str = "") -> CaseReport:
+        """Takes one case through the pathway. What breaks in it is recorded as failed, with the reason.
 
         Args:
             case_id: the case.
             models: the run's models as this case is to ask them, when several cases share their batches.
+            doomed: why its next step is to be recorded as failed instead of being taken (see `executors.crew`).
 
         Raises:
+            UsageError: the run is valued by recorded labels, and not one of train cases alone.
             StorageError: database or checkpoint file failed; the step at work leaves nothing behind.
         """
         models = with_cache(models or self.models, self._prepared, self._cache)
         before = work_of(models)
-        case = self._cases.get(case_id)
-        outcomes: list[StepOutcome] = []
+        stored = self._store.done(self._run.run_id, case_id)
+        visit = _Visit(stored, without_failed(stored) if self._replace else dict(stored), doomed)
+        try:
+            self._walk(self._case(case_id), models, visit)
+        except (StorageError, UsageError):
+            raise
+        except Exception as error:
+            self._fail(case_id, models, visit, error)
+        self._rollouts.pop(case_id, None)
+        now = work_of(models)
+        return CaseReport(case_id, visit.statuses, visit.rollouts, {name: now[name] - before[name] for name in now})
 
+    def _case(self, case_id: str) -> Case:
+        try:
+            return self._cases.get(case_id)
+        except UsageError as error:  # deleted since the run began: this case's trouble, not the run's
+            raise BadInputError(error.message) from error
+
+    def _walk(self, case: Case, models: Models, visit: _Visit) -> None:
         def keep(outcome: StepOutcome) -> None:
-            self._keep(case, models, outcome)
-            outcomes.append(outcome)
+            if visit.truth is None:  # read only now, when a conclusion is final, and once for all steps
+                visit.truth = self._truth.truth(case.case_id)
+            self._keep(case, models, outcome, visit.truth)
+            step, occurrence, status = outcome.plan.step.name, outcome.occurrence, outcome.conclusion["status"]
+            visit.statuses[numbered(step, occurrence)] = status
+            visit.done[case.case_id, step, occurrence] = status
+            visit.seen.add((case.case_id, step, occurrence))
+            visit.rollouts += outcome.result.rollouts if outcome.result is not None else 0
+
+        def recall(step: str, occurrence: int) -> StepConclusion | None:
+            visit.seen.add((case.case_id, step, occurrence))
+            known = self._recall(visit, (case.case_id, step, occurrence))
+            plan = self._prepared.plans[step]
+            if known is not None or not visit.doomed or why_not(case, plan, occurrence):
+                return known
+            outcome = StepOutcome(plan, None, None, visit.doomed, failed=True, occurrence=occurrence)
+            visit.doomed = ""
+            keep(outcome)
+            return outcome.conclusion
 
         prepared = self._prepared
         context = CaseContext(
@@ -141,35 +201,51 @@ class CaseWorker:
             strategy=prepared.strategy,
             seed=prepared.seed,
             predecessors=prepared.predecessors,
-            recall=partial(self._recall, case_id),
+            recall=recall,
             keep=keep,
-            on_rollout=partial(self._tell, case_id) if self._on_rollout else None,
+            on_rollout=partial(self._tell, case.case_id) if self._on_rollout else None,
             judges=self._judges(case),
-            review=partial(self._review, case_id),
-            recorded=self._oracle.words(case.source, self._truth.truth(case_id)) if self._oracle else {},
+            review=partial(self._review, case.case_id),
+            recorded=self._oracle.words(case.source, self._truth.truth(case.case_id)) if self._oracle else {},
         )
         state = run_case(self._graph, context, self._run.run_id)
-        for outcome in self._passed_by(case_id, state):
-            keep(outcome)
-        self._rollouts.pop(case_id, None)
-        now = work_of(models)
-        return CaseReport(
-            case_id,
-            {_name_of(o): o.conclusion["status"] for o in outcomes},
-            sum(o.result.rollouts for o in outcomes if o.result is not None),
-            {name: now[name] - before[name] for name in now},
-        )
+        if state["ended"] != WAITING:
+            for outcome in self._passed_by(case.case_id, state, visit):
+                keep(outcome)
+        self._drop_stale(visit, whole=state["ended"] != WAITING)
 
-    def _passed_by(self, case_id: str, state: CaseState) -> list[StepOutcome]:
-        """Returns the steps that the pathway did not lead a case to that has ended; they are recorded as such."""
-        if state["ended"] == WAITING:
-            return []
+    def _passed_by(self, case_id: str, state: CaseState, visit: _Visit) -> list[StepOutcome]:
+        """Returns the steps that the pathway did not lead a case to that has ended; they are recorded as such.
+
+        Where failed steps were taken again, also one that was searched when the pathway led to it.
+        """
         reason = passed_by(self._prepared.pathway, state["ended"], state["visits"])
-        return [
-            StepOutcome(plan, None, None, reason)
-            for name, plan in self._prepared.plans.items()
-            if name not in state["visits"] and (case_id, name, 1) not in self._done
-        ]
+        found = []
+        for name, plan in self._prepared.plans.items():
+            if name in state["visits"]:
+                continue
+            status = visit.done.get((case_id, name, 1))
+            if status is None or (self._replace and status != NOT_APPLICABLE):
+                found.append(StepOutcome(plan, None, None, reason))
+            else:
+                visit.seen.add((case_id, name, 1))
+        return found
+
+    def _fail(self, case_id: str, models: Models, visit: _Visit, error: Exception) -> None:
+        """Records as failed what is open of a case that broke outside its searches, which no step could record."""
+        what = (self._engine, self._run, self._prepared, case_id, reason_of(error))
+        failed = fail_open_steps(*what, done=visit.done, models=models, replace=self._replace)
+        visit.statuses.update(failed)
+
+    def _drop_stale(self, visit: _Visit, *, whole: bool) -> None:
+        """Removes what a case did not come to this time, where failed steps were taken again.
+
+        It failed as a whole before, or came again to a step that is settled now. Of a case that waits for a clinician
+        only what failed is removed: the rest of its way is not known yet.
+        """
+        stale = [k for k, status in visit.stored.items() if k not in visit.seen and (whole or status == FAILED)]
+        if self._replace and stale:
+            self._store.drop(self._run.run_id, stale)
 
     def _review(self, case_id: str, step: str, occurrence: int) -> Reviewed | None:
         """Returns what became of the question to a clinician, as it is stored; None while it waits."""
@@ -198,19 +274,11 @@ class CaseWorker:
                 found[plan.step.name] = judge
         return found
 
-    def _keep(self, case: Case, models: Models, outcome: StepOutcome) -> None:
+    def _keep(self, case: Case, models: Models, outcome: StepOutcome, labels: Mapping[str, GroundTruth]) -> None:
         """Records, scores and stores an outcome whose conclusion is final, in one transaction."""
-        record = self._record(case, models, outcome)
-        if outcome.plan.step.review and outcome.result is not None:
-            review = ReviewRecord(state=AWAITED if self._prepared.waits else SKIPPED)
-            record = record.model_copy(update={"review": review})
-        if self._oracle is not None:
-            record = record.model_copy(update={"settings": {**record.settings, "predecessors": "recorded"}})
-        if self._prepared.batch_across_cases:
-            record = record.model_copy(update={"repeatable": False})
+        record = record_of(self._run, self._prepared, case, models, outcome)
         step = outcome.plan.step
-        holds = labels_hold(step.truth, outcome.occurrence)
-        truth = self._truth.truth(case.case_id).get(step.truth) if holds else None
+        truth = labels.get(step.truth) if labels_hold(step.truth, outcome.occurrence) else None
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
         result = outcome.result
@@ -225,50 +293,17 @@ class CaseWorker:
             replace=self._replace,
         )
 
-    def _record(self, case: Case, models: Models, outcome: StepOutcome) -> RunRecord:
-        plan, prepared = outcome.plan, self._prepared
-        vocabulary = plan.vocabularies.get(case.source)
-        how: dict[str, Any] = {
-            "case": case,
-            "strategy": prepared.strategy,
-            "settings": plan.settings,
-            "seed": prepared.seed,
-            "models": models,
-            "hashes": {
-                "configuration": self._run.config_hash,
-                "pathway": prepared.pathway_sha256,
-                "catalogue": plan.catalogue.sha256,
-            },
-        }
-        if outcome.problem is not None and outcome.result is not None:
-            repeatable = all(getattr(m, "repeatable", True) for m in models.distinct)
-            return recording.make_record(
-                **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
-            )
-        where: dict[str, Any] = {
-            "step": plan.step.name,
-            "occurrence": outcome.occurrence,
-            "reason": outcome.reason,
-            "clock": clock_of(case, plan.step, outcome.occurrence),
-            "clock_text": plan.step.clock_text(case.source, outcome.occurrence),
-            "question": plan.step.question,
-            "vocabulary": vocabulary.name if vocabulary else "",
-        }
-        if outcome.failed:
-            return recording.failed(**how, **where, problem=outcome.problem, seconds=outcome.seconds)
-        return recording.not_applicable(**how, **where)
-
     def _tell(self, case_id: str, rollouts: int) -> None:
         self._rollouts[case_id] = rollouts
         if self._on_rollout is not None:
             self._on_rollout(sum(self._rollouts.values()), work_of(self.models)["computed"])
 
-    def _recall(self, case_id: str, step: str, occurrence: int) -> StepConclusion | None:
+    def _recall(self, visit: _Visit, key: Key) -> StepConclusion | None:
         """Returns the conclusion of a step that is done, as it is stored; None when the step is to be taken."""
-        status = self._done.get((case_id, step, occurrence))
+        status = visit.done.get(key)
         if status is None:
             return None
-        record = self._store.record(self._run.run_id, case_id, step, occurrence).record
+        record = self._store.record(self._run.run_id, *key).record
         if self._replace and was_passed_by(record.reason):
             return None  # a step before it was taken again, and now the pathway leads here
         answer = record.ranked[: len(record.chosen) or 1]
@@ -282,15 +317,15 @@ class CaseWorker:
         }
 
 
-def _name_of(outcome: StepOutcome) -> str:
-    name = outcome.plan.step.name
-    return name if outcome.occurrence == 1 else f"{name} {outcome.occurrence}"
+def done_steps(store: RunStore, run: Run, retry_failed: bool, case_id: str | None = None) -> dict[Key, str]:
+    """Returns case-step -> status of what need not be done again, of a case or of all."""
+    done = store.done(run.run_id, case_id)
+    return without_failed(done) if retry_failed else done
 
 
-def done_steps(store: RunStore, run: Run, retry_failed: bool) -> dict[tuple[str, str, int], str]:
-    """Returns (case, step, occurrence) -> status of what need not be done again. The run store alone decides."""
-    done = store.done(run.run_id)
-    return {key: status for key, status in done.items() if not (retry_failed and status == "failed")}
+def without_failed(done: dict[Key, str]) -> dict[Key, str]:
+    """Returns the case-steps that did not fail."""
+    return {key: status for key, status in done.items() if status != FAILED}
 
 
 def load_models(prepared: PreparedRun) -> Models:

@@ -7,7 +7,6 @@ library is switched off before it loads.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from workflow.commands import (
     trees,
 )
 from workflow.commands.common import be_quiet, complain, long_command
+from workflow.guard import quiet_libraries
 
 app = typer.Typer(
     name="wardstar",
@@ -44,16 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _debug: list[bool] = [False]
-
-
-def quiet_libraries() -> None:
-    """Switches off tracing, telemetry and hub calls of libraries; a user's own HF_HUB_OFFLINE=0 stands."""
-    os.environ["LANGSMITH_TRACING"] = "false"
-    os.environ["LANGCHAIN_TRACING_V2"] = "false"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_OFFLINE", os.environ["HF_HUB_OFFLINE"])
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _version(wanted: bool) -> None:

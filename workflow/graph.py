@@ -166,6 +166,7 @@ def open_checkpoints(url: URL) -> Iterator[SqliteSaver]:
         raise StorageError(f"{path}: cannot be created ({error.strerror})") from error
     with storage_errors("checkpoint file"):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=NORMAL")  # with WAL, as the saver sets it: no wait for the disk
     with closing(connection):
         yield SqliteSaver(connection)
 

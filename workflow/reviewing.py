@@ -7,6 +7,7 @@ is taken whole or not at all, and nothing of it is quoted in an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ from clinical_data.errors import BadInputError
 from clinical_data.vocabulary import Vocabulary
 from evaluation.record import ReviewRecord, RunRecord
 from evaluation.step_rules import step_rules
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Key, Run, RunStore
 from search.answers import key_of_text, set_key
 from workflow.config import PreparedRun
 from workflow.state import CLINICIAN, StepConclusion
 from workflow.step import StepPlan
 
 SKIPPED, AWAITED, ANSWERED = "skipped", "waiting", "answered"
-Key = tuple[str, str, int]
 
 
 class _Row(BaseModel):
@@ -35,10 +35,17 @@ class _Row(BaseModel):
     answer: str | list[str]
 
 
-def reviews_of(store: RunStore, run: Run, prepared: PreparedRun) -> dict[Key, ReviewRecord]:
+def reviews_of(store: RunStore, run: Run, prepared: PreparedRun, case_id: str | None = None) -> dict[Key, ReviewRecord]:
     """Returns (case, step, occurrence) -> what became of the question to a clinician, where the pathway asks any."""
     steps = {name for name, plan in prepared.plans.items() if plan.step.review}
-    return store.reviewed(run.run_id, steps) if steps else {}
+    return store.reviewed(run.run_id, steps, case_id) if steps else {}
+
+
+def status_in(key: Key, done: Mapping[Key, str], reviews: Mapping[Key, ReviewRecord]) -> str | None:
+    """Returns the status of a case-step as conditions see it: a clinician's answer stands for the search's own."""
+    review = reviews.get(key)
+    answered = review is not None and review.state == ANSWERED
+    return CLINICIAN if answered and key in done else done.get(key)
 
 
 def waiting(reviews: dict[Key, ReviewRecord]) -> list[Key]:

@@ -6,7 +6,7 @@ done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from clinical_data.case import Case
@@ -92,8 +92,10 @@ def holds(edge: Edge, name: str, pathway: Pathway, case: Case, stand: Stand) -> 
     raise ValueError(f"condition {edge.condition} is not available")
 
 
-def is_done(pathway: Pathway, case: Case, status_of: Callable[[str, int], str | None], planned: set[str]) -> bool:
-    """Says whether every step that the pathway leads a case to is done.
+def open_place(
+    pathway: Pathway, case: Case, status_of: Callable[[str, int], str | None], planned: Collection[str]
+) -> tuple[str, int] | None:
+    """Returns the step, with its occurrence, that a case comes to next; None when all that it is led to is done.
 
     Args:
         pathway: the pathway.
@@ -111,10 +113,10 @@ def is_done(pathway: Pathway, case: Case, status_of: Callable[[str, int], str | 
             if place in planned:
                 status = status_of(place, visits[place])
                 if status is None:
-                    return False
+                    return place, visits[place]
                 statuses[place] = status
         place = next_place(pathway, place, case, stand)
-    return True
+    return None
 
 
 def passed_by(pathway: Pathway, ended: str, visits: Mapping[str, int]) -> str:

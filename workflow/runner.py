@@ -19,14 +19,17 @@ from sqlalchemy import Engine
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.case_reader import CaseReader
 from evaluation.store import existing_database
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Key, Run, RunStore
+from workflow.case_failure import fail_open_steps
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
-from workflow.executors.local import Job, run_in_process, run_in_processes
-from workflow.reviewing import ANSWERED, reviews_of, take_answers, waiting
-from workflow.route import is_done
+from workflow.executors.crew import Job, Task
+from workflow.executors.local import run_in_process, run_in_processes
+from workflow.executors.ray import RayCluster, run_on_ray
+from workflow.guard import quiet_libraries
+from workflow.reviewing import reviews_of, status_in, take_answers, waiting
+from workflow.route import open_place
 from workflow.same_models import check_folders
-from workflow.state import CLINICIAN
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,14 @@ class Listener:
 
     def finished(self, report: CaseReport) -> None:
         """A case is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """How many workers take the cases, and where."""
+
+    workers: int
+    cluster: RayCluster | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ def replay(
     options: ReplayOptions,
     *,
     workers: int = 1,
+    cluster: RayCluster | None = None,
     listener: Listener | None = None,
     cache: bool = True,
 ) -> Summary:
@@ -82,6 +94,7 @@ def replay(
         name: name of the run.
         options: everything that decides results.
         workers: processes to spread the cases over.
+        cluster: Ray cluster whose nodes hold the workers; None: this machine, without Ray.
         listener: hears how it goes.
         cache: answer from stored generations, and store new ones; changes no record.
 
@@ -91,9 +104,10 @@ def replay(
         ModelError: a model does not load.
         StorageError: the database failed.
     """
+    quiet_libraries()
     config = make_config(options)
     prepared = prepare(config)
-    _check_workers(workers, prepared)
+    _check_workers(workers, cluster, prepared)
     with existing_database(url) as engine:
         case_ids = _cases_of(engine, prepared, options.cases)
         store = RunStore(engine)
@@ -101,7 +115,7 @@ def replay(
         run = store.begin(name, prepared.pathway.name, config, versions())
         job = Job(url, name, retry_failed=False, cache=cache)
         try:
-            return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
+            return _go(engine, run, prepared, job, case_ids, Team(workers, cluster), listener or Listener())
         except UsageError:
             if fresh and not store.done(run.run_id):  # a mistyped model must not occupy the name
                 store.delete(name)
@@ -114,6 +128,7 @@ def resume(
     *,
     retry_failed: bool = False,
     workers: int = 1,
+    cluster: RayCluster | None = None,
     listener: Listener | None = None,
     cache: bool = True,
     answers: Path | None = None,
@@ -121,7 +136,7 @@ def resume(
     """Goes on with a run as it was configured; steps that are done are not done again.
 
     Args:
-        url, name, workers, listener, cache: as `replay`.
+        url, name, workers, cluster, listener, cache: as `replay`.
         retry_failed: take steps again that failed.
         answers: file of what clinicians answered (`workflow.reviewing`); stored first, so that a kill loses none.
 
@@ -130,22 +145,23 @@ def resume(
         BadInputError: an answer that is not valid; then none is taken.
         ModelError, StorageError: as `replay`.
     """
+    quiet_libraries()
     with existing_database(url) as engine:
         run = RunStore(engine).get(name)
         prepared = prepare(run.config)
-        _check_workers(workers, prepared)
+        _check_workers(workers, cluster, prepared)
         if answers is not None:
             logger.info("%d answers of clinicians", take_answers(RunStore(engine), run, prepared, answers))
         case_ids = _cases_of(engine, prepared)
         job = Job(url, name, retry_failed, cache)
-        return _go(engine, run, prepared, job, case_ids, workers, listener or Listener())
+        return _go(engine, run, prepared, job, case_ids, Team(workers, cluster), listener or Listener())
 
 
-def _check_workers(workers: int, prepared: PreparedRun) -> None:
+def _check_workers(workers: int, cluster: RayCluster | None, prepared: PreparedRun) -> None:
     if workers < 1:
         raise UsageError("--workers must be at least 1")
-    if workers > 1 and prepared.batch_across_cases:
-        raise UsageError("--batch-across-cases is for one process", hint="leave out --workers")
+    if (workers > 1 or cluster is not None) and prepared.batch_across_cases:
+        raise UsageError("--batch-across-cases is for one process", hint="leave out --workers and --executor")
 
 
 def case_ids_of(
@@ -195,7 +211,7 @@ def _go(
     prepared: PreparedRun,
     job: Job,
     case_ids: Sequence[str],
-    workers: int,
+    team: Team,
     listener: Listener,
 ) -> Summary:
     started = time.perf_counter()
@@ -208,7 +224,7 @@ def _go(
     listener.started(len(case_ids), summary.skipped, len(prepared.plans))
     work: Counter[str] = Counter(run.work or {})
     try:
-        for report in _reports(engine, run, job, todo, workers, listener):
+        for report in _reports(engine, run, prepared, job, todo, team, listener):
             summary.statuses.update(report.statuses.values())
             work.update(report.work)
             summary.work.update({k: summary.work.get(k, 0) + v for k, v in report.work.items()})
@@ -227,7 +243,7 @@ def _unfinished(
     run: Run,
     prepared: PreparedRun,
     case_ids: Sequence[str],
-    done: Mapping[tuple[str, str, int], str],
+    done: Mapping[Key, str],
     retry_failed: bool,
 ) -> list[str]:
     """Returns the cases in which something is left to do that waits for nobody.
@@ -237,32 +253,48 @@ def _unfinished(
     """
     reviews = reviews_of(RunStore(engine), run, prepared)
     stuck = {case_id for case_id, _, _ in waiting(reviews)} if not retry_failed else set()
-    reader, pathway, planned = CaseReader(engine), prepared.pathway, set(prepared.plans)
+    reader, pathway = CaseReader(engine), prepared.pathway
 
     def is_left(case_id: str) -> bool:
-        if any((case_id, step, 1) not in done for step in planned):
+        if any((case_id, step, 1) not in done for step in prepared.plans):
             return True
         if not pathway.loops:
             return False
-
-        def status_of(step: str, occurrence: int) -> str | None:
-            key = (case_id, step, occurrence)
-            answered = key in reviews and reviews[key].state == ANSWERED
-            return CLINICIAN if answered else done.get(key)
-
-        return not is_done(pathway, reader.get(case_id, lambda _: None), status_of, planned)
+        try:
+            case = reader.get(case_id, lambda _: None)
+        except StorageError:
+            raise
+        except Exception:  # no case to walk with; what was open of it is recorded as failed
+            return False
+        return (
+            open_place(pathway, case, lambda s, k: status_in((case_id, s, k), done, reviews), prepared.plans)
+            is not None
+        )
 
     return [c for c in case_ids if c not in stuck and is_left(c)]
 
 
 def _reports(
-    engine: Engine, run: Run, job: Job, todo: Sequence[str], workers: int, listener: Listener
+    engine: Engine,
+    run: Run,
+    prepared: PreparedRun,
+    job: Job,
+    todo: Sequence[str],
+    team: Team,
+    listener: Listener,
 ) -> Iterator[CaseReport]:
+    def give_up(task: Task) -> CaseReport:
+        done = done_steps(RunStore(engine), run, job.retry_failed, task.case_id)
+        what = (engine, run, prepared, task.case_id, task.doomed)
+        return CaseReport(task.case_id, fail_open_steps(*what, done=done, replace=job.retry_failed))
+
     if not todo:
         return
-    if workers == 1:
+    if team.cluster is not None:
+        reports = run_on_ray(job, todo, team.workers, team.cluster, give_up)
+    elif team.workers == 1:
         reports = run_in_process(engine, run, job, todo, listener.rollout)
     else:
-        reports = run_in_processes(job, todo, workers)
+        reports = run_in_processes(job, todo, team.workers, give_up)
     with closing(reports):  # type: ignore[type-var]
         yield from reports

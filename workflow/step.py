@@ -176,7 +176,7 @@ def run_step(
     except StorageError:
         raise
     except Exception as error:
-        reason = _reason(error)
+        reason = reason_of(error)
         logger.warning("%s %s failed: %s", case.case_id, plan.step.name, reason)
         return StepOutcome(plan, problem, None, reason, True, time.perf_counter() - started, occurrence)
     finally:
@@ -185,7 +185,7 @@ def run_step(
     return StepOutcome(plan, problem, result, seconds=time.perf_counter() - started, occurrence=occurrence)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Returns class and message of an own error; of a foreign one class and place, as its message may quote values."""
     if isinstance(error, WardstarError):
         return f"{type(error).__name__}: {error.message}"

@@ -105,6 +105,13 @@ class CaseReader:
                     raise UsageError(f"no case {case_id}", hint="`wardstar cases` lists them")
                 yield _bare(rows[case_id])
 
+    def ids_of(self, case_id: str) -> tuple[str, str, str]:
+        """Returns source, source id and patient id of a case whatever else its row holds; empty where there is none."""
+        query = select(cases.c.source, cases.c.source_id, cases.c.patient_id).where(cases.c.case_id == case_id)
+        with reading(self.engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return ("", "", "") if row is None else (row.source, row.source_id, row.patient_id)
+
     def cases(self, ids: list[str]) -> Iterator[Case]:
         """Yields the cases of these ids, one at a time."""
         for case_id in ids:

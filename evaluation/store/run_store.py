@@ -122,10 +122,12 @@ class RunStore:
         with reading(self.engine) as connection:
             return [_run(row) for row in connection.execute(select(runs).order_by(runs.c.run_id))]
 
-    def done(self, run_id: int) -> dict[Key, str]:
-        """Returns (case_id, step, occurrence) -> status of every case-step that is stored."""
+    def done(self, run_id: int, case_id: str | None = None) -> dict[Key, str]:
+        """Returns (case_id, step, occurrence) -> status of every case-step that is stored, of a case or of all."""
         c = case_steps.c
         query = select(c.case_id, c.step, c.occurrence, c.status).where(c.run_id == run_id)
+        if case_id is not None:
+            query = query.where(c.case_id == case_id)
         with reading(self.engine) as connection:
             return {(r.case_id, r.step, r.occurrence): r.status for r in connection.execute(query)}
 
@@ -230,8 +232,8 @@ class RunStore:
         with writing(self.engine) as connection:
             connection.execute(update(case_steps).where(*_where(run_id, key)).values(values))
 
-    def reviewed(self, run_id: int, steps: Collection[str]) -> dict[Key, ReviewRecord]:
-        """Returns (case_id, step, occurrence) -> what became of the question to a clinician, of these steps.
+    def reviewed(self, run_id: int, steps: Collection[str], case_id: str | None = None) -> dict[Key, ReviewRecord]:
+        """Returns case-step -> what became of the question to a clinician, of these steps in a case or in all.
 
         Raises:
             StorageError: a record that this program cannot read.
@@ -239,6 +241,8 @@ class RunStore:
         c = case_steps.c
         query = select(c.case_id, c.step, c.occurrence, c.record_json)
         query = query.where(c.run_id == run_id, c.step.in_(sorted(steps)))
+        if case_id is not None:
+            query = query.where(c.case_id == case_id)
         found = {}
         with reading(self.engine) as connection:
             for row in connection.execute(query):
@@ -264,6 +268,12 @@ class RunStore:
                     raise UsageError(f"{_words(key)}: not in this run")
                 record = _record(row).model_copy(update={"review": review})
                 connection.execute(update(case_steps).where(*where).values(record_json=record.model_dump_json()))
+
+    def drop(self, run_id: int, keys: Sequence[Key]) -> None:
+        """Removes case-steps."""
+        with writing(self.engine) as connection:
+            for key in keys:
+                connection.execute(delete(case_steps).where(*_where(run_id, key)))
 
     def finish(self, run_id: int, status: str, work: Mapping[str, Any]) -> None:
         """Notes how a session of a run ended, and the work done over all sessions."""

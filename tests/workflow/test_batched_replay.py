@@ -27,6 +27,7 @@ from search.models.registry import load_model
 from search.models.toys import RandomModel
 from search.shared_batches import THREAD
 from tests.effort import effort
+from tests.workflow.tiny_weights import make_weights
 from workflow import case_worker
 from workflow.case_worker import CaseReport
 from workflow.config import ReplayOptions, make_config, read_options
@@ -134,7 +135,7 @@ def test_every_record_says_that_it_is_not_repeatable(fill: Callable[..., str], o
 def test_a_real_model_makes_fewer_passes(
     fill: Callable[..., str], options: ReplayOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = tiny_weights(tmp_path)
+    weights = make_weights(tmp_path / "weights")
     small = {"rollouts": 2, "turn_tokens": 4, "ask_votes": 2, "think": 2}
     options = replace(options, generator=weights, settings=small, steps=("second",))
     url = fill(4)
@@ -151,29 +152,6 @@ def test_a_real_model_makes_fewer_passes(
     assert model._engine.cache.tokens == 0  # nothing kept once no case needs it
     records, _ = everything(url, "batched")
     assert {(r["repeatable"], r["status"] in {"failed", "not_applicable"}) for r in records} == {(False, False)}
-
-
-def tiny_weights(folder: Path) -> str:
-    """A random Llama of two layers over single characters."""
-    import string
-
-    import torch
-    import transformers
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    vocabulary = {t: i for i, t in enumerate(["<bos>", "<eos>", *string.printable])}
-    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="."))
-    letters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    letters.decoder = decoders.Fuse()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<bos>", eos_token="<eos>")
-    fast.save_pretrained(folder / "weights")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=8192, initializer_range=0.4, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "weights")
-    return str(folder / "weights")
 
 
 def test_a_case_that_fails_spoils_no_other(

@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import os
-import string
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +24,7 @@ from evaluation.store import open_database, run_store
 from evaluation.store.run_store import RunStore
 from evaluation.store.tables import generations
 from search.models.toys import RandomModel
+from tests.workflow.tiny_weights import make_weights
 from workflow import case_worker
 from workflow.cli import main
 from workflow.config import ReplayOptions
@@ -67,24 +67,7 @@ def options(pathway_file: Path) -> ReplayOptions:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random Llama of two layers over single characters: a model whose results depend on batches in the last bits."""
-    import torch
-    import transformers
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("weights")
-    vocabulary = {t: i for i, t in enumerate(["<bos>", "<eos>", *string.printable])}
-    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="."))
-    letters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    letters.decoder = decoders.Fuse()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<bos>", eos_token="<eos>")
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=8192, initializer_range=0.4, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+    return make_weights(tmp_path_factory.mktemp("weights"))
 
 
 def everything(url: str, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,7 +1,8 @@
-"""kill -9 in the middle of a replay, then resume: no case lost, none done twice, the same records."""
+"""kill -9 at random moments of a replay, then resume: nothing lost, nothing twice, the same records."""
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -9,42 +10,49 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from evaluation.rows import prompt_rows, record_rows
-from evaluation.store import open_database
-from evaluation.store.run_store import RunStore
-from tests.effort import effort
+from tests.effort import THOROUGH, effort
+from tests.workflow.stored_runs import done, finished, replay_command, replay_here, resume_command, stored, wait_until
 
 CASES, KILLS = effort((6, 1), (12, 5))
-WARDSTAR = (sys.executable, "-c", "from workflow.cli import main; main()")
+RANDOM_KILLS = effort(6, 100)
 
 
-def command(url: str, run: str, pathway: Path, workers: int = 1) -> list[str]:
-    own = ["replay", "--db", url, "--run", run, "--pathway", str(pathway), "--generator", "random:7", "--seed", "5"]
-    return [*WARDSTAR, *own, "--rollouts", "12", "--workers", str(workers)]
+def kill_table(*more: object, seconds: int) -> list[dict[str, object]]:
+    """Kills as `make bench-kill` does."""
+    command = [sys.executable, "-m", "benchmarks.kill_table", "--json", *map(str, more)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=seconds, cwd=Path(__file__).parents[2]
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    kills: list[dict[str, object]] = json.loads(ended.stdout)["kills"]
+    return kills
 
 
-def stored(url: str, run: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    engine = open_database(url, create=False)
-    store = RunStore(engine)
-    row = store.get(run)
-    records = [{k: v for k, v in r.items() if k != "seconds"} for r in record_rows(store, row)]
-    prompts = list(prompt_rows(store, row, tokens=True))
-    engine.dispose()
-    return records, prompts
+def check(kills: list[dict[str, object]], number: int) -> None:
+    """One process has one step at work: that step alone is done again, and no call is made whose answer is stored."""
+    assert len(kills) == number
+    assert all(k["identical"] for k in kills)
+    assert all(k["steps_twice"] == k["calls_repeated"] == 0 for k in kills)
+    assert all(k["steps_redone"] in (0, 1) for k in kills)
 
 
-def done(url: str, run: str) -> int:
-    """Number of case-steps done; -1 while the run is not begun."""
-    engine = open_database(url, create=False)
-    store = RunStore(engine)
-    found = [r for r in store.runs() if r.name == run]
-    number = len(store.done(found[0].run_id)) if found else -1
-    engine.dispose()
-    return number
+@pytest.mark.timeout(effort(300, 3600))
+def test_kills_at_random_moments_change_nothing() -> None:
+    kills = kill_table("--kills", RANDOM_KILLS, "--seed", 11, "--cases", 3, "--rollouts", 2, seconds=effort(250, 3500))
+    check(kills, RANDOM_KILLS)
+    assert len({k["where"] for k in kills}) > 1, "all kills hit the same phase"
+    assert any(k["steps_redone"] for k in kills), "no kill hit a step at work"
+
+
+@pytest.mark.embedded
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not THOROUGH, reason="minutes with the embedded model: `make test-thorough`")
+def test_kills_with_the_embedded_model_change_nothing() -> None:
+    more = ("--generator", "embedded", "--cases", 1, "--rollouts", 1)
+    check(kill_table("--kills", 5, "--seed", 12, *more, seconds=3500), 5)
 
 
 @pytest.mark.parametrize("workers", effort([2], [1, 2]))
@@ -52,12 +60,13 @@ def test_a_killed_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, workers: int
 ) -> None:
     url = fill(CASES)
-    subprocess.run(command(url, "whole", pathway_file), check=True, capture_output=True)
+    replay_here(url, "whole", pathway_file)
     dice = random.Random(workers)
     kills = []
     for _ in range(KILLS):  # each session is killed a little after it has done something more
         before = done(url, "killed")
-        process = subprocess.Popen(command(url, "killed", pathway_file, workers), stderr=subprocess.DEVNULL)
+        command = replay_command(url, "killed", pathway_file, "--workers", workers)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait = time.monotonic() + 60
         while done(url, "killed") <= max(before, 0) and process.poll() is None and time.monotonic() < wait:
             time.sleep(0.02)
@@ -66,10 +75,7 @@ def test_a_killed_replay_resumes_to_the_same_records(
         process.wait()
         kills.append(done(url, "killed"))
     assert 0 < kills[0] < 2 * CASES, "the kill came too early or too late to show anything"
-    resumed = subprocess.run(
-        [*WARDSTAR, "resume", "--db", url, "--run", "killed"], check=True, capture_output=True, text=True
-    )
-    assert "killed" in resumed.stderr
+    assert "killed" in finished(resume_command(url, "killed")).stderr
     assert stored(url, "killed") == stored(url, "whole")
     records, _ = stored(url, "killed")
     keys = [(r["case_id"], r["step"], r["occurrence"]) for r in records]
@@ -78,10 +84,8 @@ def test_a_killed_replay_resumes_to_the_same_records(
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(fill: Callable[..., str], pathway_file: Path) -> None:
     url = fill(CASES)
-    process = subprocess.Popen(command(url, "one", pathway_file), stderr=subprocess.PIPE, text=True)
-    wait = time.monotonic() + 60
-    while done(url, "one") < 1 and time.monotonic() < wait:
-        time.sleep(0.02)
+    process = subprocess.Popen(replay_command(url, "one", pathway_file), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: done(url, "one") >= 1, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

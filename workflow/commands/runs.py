@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,10 +25,18 @@ from workflow.commands.replay_arguments import takes_replay_options
 from workflow.options import Chosen
 
 if TYPE_CHECKING:
+    from workflow.executors.ray import RayCluster
     from workflow.runner import Listener, Summary
 
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor store generations of earlier runs.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes to spread the cases over.")]
+Executor = Annotated[str, typer.Option("--executor", help="local (default), or ray: workers on a Ray cluster.")]
+RayAddress = Annotated[
+    str, typer.Option("--ray-address", help="Ray cluster that runs already; left out: one of this machine alone.")
+]
+GpusPerWorker = Annotated[
+    float, typer.Option("--gpus-per-worker", help="GPUs of a Ray worker, also a part of one: 0.5.", min=0.0)
+]
 Out = Annotated[Path | None, typer.Option("--out", help="JSON lines file; left out or `-`: stdout.")]
 
 
@@ -38,21 +46,22 @@ def replay_command(
     db: Db = DEFAULT_DB,
     run: RunName = "",
     workers: Workers = 1,
-    executor: Annotated[str, typer.Option("--executor", help="local.")] = "local",
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    gpus_per_worker: GpusPerWorker = 0.0,
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Replays cases along a pathway. The name of a run with identical options resumes it."""
-    if executor != "local":
-        known = "is not available yet" if executor == "ray" else "is unknown"
-        raise UsageError(f"--executor {executor} {known}", hint="available: local")
+    cluster = _cluster(executor, ray_address, gpus_per_worker)
     if not run:
         raise UsageError("a run needs a name", hint="give it one with --run NAME")
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import replay
 
-        return replay(db, run, chosen.options, workers=workers, listener=listener, cache=not no_cache)
+        how: dict[str, Any] = {"workers": workers, "cluster": cluster, "listener": listener, "cache": not no_cache}
+        return replay(db, run, chosen.options, **how)
 
     watched(db, run, work, as_json=as_json)
 
@@ -62,6 +71,9 @@ def resume_command(
     db: Db = DEFAULT_DB,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take steps again that failed.")] = False,
     workers: Workers = 1,
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    gpus_per_worker: GpusPerWorker = 0.0,
     no_cache: NoCache = False,
     as_json: AsJson = False,
     answers: Annotated[
@@ -70,16 +82,28 @@ def resume_command(
     ] = None,
 ) -> None:
     """Goes on with a run that was stopped, or that waits for clinicians, as it was configured."""
+    cluster = _cluster(executor, ray_address, gpus_per_worker)
 
     def work(listener: Listener) -> Summary:
         from workflow.runner import resume
 
-        cached = not no_cache
-        return resume(
-            db, run, retry_failed=retry_failed, workers=workers, listener=listener, cache=cached, answers=answers
-        )
+        how: dict[str, Any] = {"workers": workers, "cluster": cluster, "listener": listener, "cache": not no_cache}
+        return resume(db, run, retry_failed=retry_failed, answers=answers, **how)
 
     watched(db, run, work, as_json=as_json)
+
+
+def _cluster(executor: str, address: str, gpus: float) -> RayCluster | None:
+    """Returns the Ray cluster that is asked for; None for this machine without Ray."""
+    if executor == "ray":
+        from workflow.executors.ray import RayCluster
+
+        return RayCluster(address, gpus)
+    if executor != "local":
+        raise UsageError(f"--executor {executor} is unknown", hint="known: local, ray")
+    if address or gpus:
+        raise UsageError("--ray-address and --gpus-per-worker are for --executor ray")
+    return None
 
 
 def watched(db: str, run: str, work: Callable[[Listener], Summary], *, as_json: bool = False) -> Summary:

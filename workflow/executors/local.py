@@ -1,47 +1,34 @@
 """Runs the cases of a run on this machine: in this process, or in several.
 
 What a case-step gives depends on nothing but the case, the step and the run's configuration, so order and number of
-workers change no record.
+workers change no record, nor does the death of one.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Any, Self
 
 from sqlalchemy import Engine
 
-from clinical_data.errors import ModelError
-from evaluation.store import open_database
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Run
 from search.shared_batches import run_together
 from workflow.case_worker import CaseReport, CaseWorker
 from workflow.config import at_once_of
+from workflow.executors.crew import Event, Job, Lost, Signal, Task, open_worker, spread
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker must know to join a run.
-
-    Attributes:
-        url: database URL, password included.
-        run_name: name of the run.
-        retry_failed: take steps again that failed.
-        cache: answer from stored generations, and store new ones.
-    """
-
-    url: str
-    run_name: str
-    retry_failed: bool
-    cache: bool = True
+CLOSING_SECONDS = 10
 
 
 def run_in_process(
@@ -63,44 +50,130 @@ def run_in_process(
             yield from together
 
 
-def run_in_processes(job: Job, case_ids: Sequence[str], workers: int) -> Iterator[CaseReport]:
-    """Yields a report per case as the workers finish them. A worker killed from outside ends the run, not the record.
+def run_in_processes(
+    job: Job, case_ids: Sequence[str], workers: int, give_up: Callable[[Task], CaseReport]
+) -> Iterator[CaseReport]:
+    """Yields a report per case as the workers finish them.
+
+    Args:
+        job, case_ids: the run, and its cases that are to be taken.
+        workers: number of processes.
+        give_up: records what is open of a case as failed.
 
     Raises:
-        UsageError, ModelError, StorageError: as `CaseWorker`; ModelError as well when a worker process died.
+        UsageError, ModelError, StorageError: as `CaseWorker`; ModelError as well when no worker comes to work.
     """
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    pool = ProcessPoolExecutor(
-        min(workers, len(case_ids)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(job, threads),
-    )
-    try:
-        for future in as_completed([pool.submit(_run, case_id) for case_id in case_ids]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        hint = "`wardstar resume` goes on; fewer --workers need less memory"
-        raise ModelError("a worker process died", hint=hint) from error
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with LocalCrew(job, max((os.cpu_count() or 1) // workers, 1)) as crew:
+        yield from spread(crew, case_ids, workers, give_up)
 
 
-_job: list[Job] = []
-_worker: list[CaseWorker] = []
+@dataclass(eq=False, slots=True)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection[Any, Any]
 
 
-def _begin(job: Job, threads: int) -> None:
-    """Prepares a worker process: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
+class LocalCrew:
+    """Worker processes of this machine, each at the other end of a pipe.
+
+    Args:
+        job: the run.
+        threads: threads that each may compute with.
+    """
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job, self._threads = job, threads
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            if kind is None:  # nobody is at work; each closes its files and leaves
+                with suppress(OSError):
+                    worker.connection.send(None)
+            else:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(CLOSING_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.connection.close()
+
+    def hire(self) -> _Worker:
+        """Starts a process."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(self._job, self._threads, theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that its death is the end of the pipe
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def give(self, worker: _Worker, task: Task) -> None:
+        """Sends a case; that a worker is gone is heard, not said."""
+        with suppress(OSError):
+            worker.connection.send(task)
+
+    def hear(self) -> Iterator[tuple[_Worker, Event]]:
+        """Yields what the workers tell, once one of them tells anything.
+
+        Raises:
+            WardstarError: what a worker raised.
+        """
+        sources: dict[Any, _Worker] = {w.connection: w for w in self._workers}
+        sources |= {w.process.sentinel: w for w in self._workers}
+        for worker in dict.fromkeys(sources[source] for source in wait(list(sources))):
+            try:
+                told = worker.connection.recv() if worker.connection.poll() else None
+            except (EOFError, OSError):
+                told = None
+            if told is None:
+                worker.process.join()
+                worker.connection.close()
+                self._workers.remove(worker)
+                yield worker, Lost(_how(worker.process.exitcode))
+            elif isinstance(told, BaseException):
+                raise told
+            else:
+                yield worker, told
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"with exit code {exit_code}"
+
+
+def _work(job: Job, threads: int, connection: Connection[Any, Any]) -> None:
+    """Works in a process of its own: Ctrl-C is the parent's business, and without a parent there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _job.append(job)
+    try:
+        with open_worker(job) as worker:
+            connection.send(Signal.READY)
+            while (task := connection.recv()) is not None:
+                connection.send(worker.run(task.case_id, doomed=task.doomed))
+    except (EOFError, BrokenPipeError):
+        return
+    except MemoryError:  # nothing can be relied upon any more; the parent hears that this worker is gone
+        os._exit(os.EX_OSERR)
+    except BaseException as error:
+        connection.send(_as_sent(error))
+
+
+def _as_sent(error: BaseException) -> BaseException:
+    """Returns an error as it can cross a pipe."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(type(error).__name__)
+    return error
 
 
 def _end_with_parent() -> None:
@@ -108,12 +181,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _run(case_id: str) -> CaseReport:
-    if not _worker:  # here and not in `_begin`, so that an error reaches the parent as itself
-        job = _job[0]
-        engine = open_database(job.url, create=False)
-        run = RunStore(engine).get(job.run_name)
-        _worker.append(CaseWorker(engine, run, retry_failed=job.retry_failed, cache=job.cache))
-    return _worker[0].run(case_id)
