@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
 from clinical_data.case import Case
+from clinical_data.clocks import labels_hold
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from evaluation.judging import judge_of
 from evaluation.store.run_store import Run, RunStore, differing_keys
 from evaluation.watching import Watch, unwatched
 from search.value import GROUND_TRUTH
-from workflow.case_worker import done_steps
 from workflow.config import PreparedRun, make_config, prepare
 from workflow.options import ReplayOptions
-from workflow.pathway import Pathway
-from workflow.pathway_model import END, START
-from workflow.route import Stand, holds
+from workflow.pathway_model import HUMAN, Pathway
+from workflow.reviewing import reviews_of, status_in
+from workflow.route import PASSED_BY, passed_by, reached
 from workflow.runner import case_ids_of
 from workflow.step import StepPlan, why_not
+from workflow.ways import Passage, Ways, ways_of
 
-_OF_ANSWERS = ("abstained", "answer_settled", "budget_left")  # conditions that only a conclusion decides
 NO_LABEL = "no recorded label to value answers by"
+_NOT_APPLICABLE = "not_applicable"
 
 
 @dataclass(slots=True)
@@ -34,13 +35,16 @@ class StepCount:
 
     Attributes:
         applicable: searched for certain.
-        perhaps: searched if the conclusion of an earlier step leads there.
+        perhaps: searched if the conclusion of an earlier step, or of this one, leads there; else the step is recorded
+            as passed by.
+        again: of these, those that come again; where they do not come, nothing is recorded.
         not_applicable: reason -> case-steps that are recorded without a search.
         done: of the applicable ones, stored already.
     """
 
     applicable: int = 0
     perhaps: int = 0
+    again: int = 0
     not_applicable: Counter[str] = field(default_factory=Counter)
     done: int = 0
 
@@ -52,7 +56,7 @@ class Counted:
     Attributes:
         run: the stored run that it would go on with; None for a new one.
         cases: cases of the run.
-        again: a loop of the pathway may take steps again, which is not counted.
+        again: a loop of the pathway may take steps again.
     """
 
     prepared: PreparedRun
@@ -81,83 +85,104 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
     ids = case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit, options.cases)
     store = RunStore(engine)
     run = next((r for r in store.runs() if r.name == run_name and not differing_keys(r.config, config)), None)
-    done = done_steps(store, run, False) if run is not None else {}
+    done = {} if run is None else store.done(run.run_id)
+    reviews = {} if run is None else reviews_of(store, run, prepared)
+    stored: dict[str, dict[tuple[str, int], str]] = {}
+    for case_id, step, occurrence in done:
+        status = status_in((case_id, step, occurrence), done, reviews) or ""
+        stored.setdefault(case_id, {})[step, occurrence] = status
     truth = TruthStore(engine)
     steps = {name: StepCount() for name in prepared.plans}
+    walker = _Walker(prepared.pathway, prepared.plans)
     loops = False
     for number, case in enumerate(CaseReader(engine).without_findings(ids), 1):
-        reasons = {name: why_not(case, plan) for name, plan in prepared.plans.items()}
+        known = stored.get(case.case_id, {})
+        reasons = _reasons(case, prepared.plans)
         reasons |= _without_label(case, truth, prepared.plans, reasons)
-        paths, again = possible_paths(case, prepared.pathway, reasons)
-        loops = loops or again
+        ways = walker.ways(case, reasons, known)
+        loops = loops or any(occurrence > 1 for _, occurrence in ways.some)
         for name, count in steps.items():
-            ways = [name in path for path in paths]
-            if not any(ways):
-                continue
-            stored = (case.case_id, name, 1) in done
-            if reasons[name]:
-                count.not_applicable[reasons[name]] += 1
-            elif all(ways) or stored:
-                count.applicable += 1
-                count.done += stored
-            else:
-                count.perhaps += 1
+            _count(count, name, ways, reasons, known, prepared.pathway)
         watch("counting", number, len(ids))
     return Counted(prepared, run, len(ids), steps, loops)
 
 
-def possible_paths(case: Case, pathway: Pathway, reasons: Mapping[str, str]) -> tuple[list[list[str]], bool]:
-    """Returns the paths that a case may take, loops left out, and whether there are any.
+def _count(
+    count: StepCount,
+    name: str,
+    ways: Ways,
+    reasons: Mapping[Passage, str],
+    known: Mapping[Passage, str],
+    pathway: Pathway,
+) -> None:
+    """Adds what one case makes of one step."""
+    passages = sorted(p for p in ways.some if p[0] == name)
+    if not passages:
+        sent = {step: 1 for step, _ in ways.sure}
+        why = passed_by(pathway, HUMAN, sent) if ways.ends == {HUMAN} else PASSED_BY
+        count.not_applicable[why] += 1
+    for passage in passages:
+        certain, again = passage in ways.sure or passage in known, passage[1] > 1
+        if reasons[passage]:
+            count.not_applicable[reasons[passage]] += certain or not again
+        elif certain:
+            count.applicable += 1
+            count.done += passage in known
+        else:
+            count.perhaps += 1
+            count.again += again
 
-    Args:
-        case: the case; its findings are not needed.
-        pathway: the pathway.
-        reasons: step -> why it is not applicable, or an empty text; steps that are not taken are absent.
-    """
-    again = False
 
-    def follow(path: list[str]) -> list[list[str]]:
-        nonlocal again
-        found: list[list[str]] = []
-        for target, certain in _next(case, pathway, path[-1], reasons):
-            if target in path:  # once its bound is reached, the case leaves by the other edges
-                again = True
-                continue
-            found += [path] if target == END else follow([*path, target])
-            if certain:
-                return found
-        return [*found, path]
+class _Walker:
+    """Finds the ways of cases, once for all cases that are alike in everything that ways depend on."""
 
-    return [path[1:] for path in follow([START])], again
+    def __init__(self, pathway: Pathway, plans: Mapping[str, StepPlan]) -> None:
+        self._pathway, self._plans = pathway, plans
+        self._found: dict[Hashable, Ways] = {}
+
+    def ways(self, case: Case, reasons: Mapping[Passage, str], known: Mapping[Passage, str]) -> Ways:
+        """Returns the ways of a case.
+
+        Args:
+            case: the case; its findings are not needed.
+            reasons: passage -> why it is not applicable, or an empty text; of the steps that the run takes.
+            known: passage -> status, of what is stored.
+        """
+        alike = (
+            any(e.kind == "emergency" for e in case.encounters),
+            tuple(reached(case, step, k) for step in self._pathway.steps for k in range(1, step.most + 1)),
+            tuple(bool(reason) for reason in reasons.values()),
+            tuple(sorted(known.items())),
+        )
+        if alike not in self._found:
+
+            def status_of(step: str, occurrence: int) -> str | None:
+                if step not in self._plans:
+                    return ""
+                passage = (step, occurrence)
+                return known.get(passage) or (_NOT_APPLICABLE if reasons[passage] else None)
+
+            self._found[alike] = ways_of(self._pathway, case, status_of)
+        return self._found[alike]
 
 
-def _next(case: Case, pathway: Pathway, name: str, reasons: Mapping[str, str]) -> list[tuple[str, bool]]:
-    """Returns (target, whether it is certain) of the edges that may be taken, in their order."""
-    found = []
-    known = {step.name for step in pathway.steps}
-    for edge in pathway.edges_from(name):
-        predicate = edge.condition
-        target = edge.to if edge.to in known else END
-        if predicate is None:
-            found.append((target, True))
-        elif predicate in _OF_ANSWERS and reasons.get(name) == "":  # a step that is searched; else nothing is concluded
-            found.append((target, False))
-        elif holds(edge, name, pathway, case, Stand()) == bool(edge.when):
-            found.append((target, True))
-    return found
+def _reasons(case: Case, plans: Mapping[str, StepPlan]) -> dict[Passage, str]:
+    """Returns passage -> why it is not applicable, or an empty text."""
+    return {(name, k): why_not(case, plan, k) for name, plan in plans.items() for k in range(1, plan.step.most + 1)}
 
 
 def _without_label(
-    case: Case, truth: TruthStore, plans: Mapping[str, StepPlan], reasons: Mapping[str, str]
-) -> dict[str, str]:
-    """Returns the steps that have no recorded label, where a run is valued by them."""
-    valued = [name for name, plan in plans.items() if plan.settings.value == GROUND_TRUTH and not reasons[name]]
+    case: Case, truth: TruthStore, plans: Mapping[str, StepPlan], reasons: Mapping[Passage, str]
+) -> dict[Passage, str]:
+    """Returns the passages that have no recorded label, where a run is valued by them."""
+    valued = [p for p, reason in reasons.items() if plans[p[0]].settings.value == GROUND_TRUTH and not reason]
     if not valued:
         return {}
     labels = truth.truth(case.case_id)
     found = {}
-    for name in valued:
-        step = plans[name].step
-        if judge_of(labels.get(step.truth), plans[name].vocabularies[case.source]) is None:
-            found[name] = NO_LABEL
+    for name, occurrence in valued:
+        plan = plans[name]
+        holds = labels_hold(plan.step.truth, occurrence)
+        if not holds or judge_of(labels.get(plan.step.truth), plan.vocabularies[case.source]) is None:
+            found[name, occurrence] = NO_LABEL
     return found

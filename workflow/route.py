@@ -60,12 +60,18 @@ def next_place(pathway: Pathway, name: str, case: Case, stand: Stand) -> str:
 def may_repeat(case: Case, step: Step, stand: Stand) -> bool:
     """Says whether a step may be taken once more: within its bound, at a clock within the stay."""
     occurrence = stand.visits.get(step.name, 0) + 1
-    return occurrence <= step.most and _reached(case, step, occurrence)
+    return occurrence <= step.most and reached(case, step, occurrence)
 
 
 def enters(case: Case, step: Step, stand: Stand) -> bool:
     """Says whether a step that the case comes to is taken: the first time always, then as long as it may repeat."""
     return not stand.visits.get(step.name) or may_repeat(case, step, stand)
+
+
+def reached(case: Case, step: Step, occurrence: int) -> bool:
+    """Says whether the stay reached the clock of a step at an occurrence."""
+    clock, end = clock_of(case, step, occurrence), case.anchors.get("end_of_stay")
+    return clock is not None and (end is None or clock <= end)
 
 
 def holds(edge: Edge, name: str, pathway: Pathway, case: Case, stand: Stand) -> bool:
@@ -88,7 +94,7 @@ def holds(edge: Edge, name: str, pathway: Pathway, case: Case, stand: Stand) -> 
     if edge.condition == BUDGET_LEFT:
         return may_repeat(case, step, stand)
     if edge.condition == CLOCK_PASSED:
-        return _reached(case, step, stand.visits.get(step.name, 0) + 1)
+        return reached(case, step, stand.visits.get(step.name, 0) + 1)
     raise ValueError(f"condition {edge.condition} is not available")
 
 
@@ -136,8 +142,3 @@ def was_passed_by(reason: str) -> bool:
 def went_to_human(reason: str) -> bool:
     """Says whether a record's reason tells that the case went to a human before its step."""
     return reason.startswith(_TO_HUMAN)
-
-
-def _reached(case: Case, step: Step, occurrence: int) -> bool:
-    clock, end = clock_of(case, step, occurrence), case.anchors.get("end_of_stay")
-    return clock is not None and (end is None or clock <= end)

@@ -16,6 +16,7 @@ from evaluation.store.run_store import RUNNING, Run, RunStore
 from evaluation.store.tables import case_steps
 
 STOPPED, FINISHED, FAILED, INTERRUPTED = "stopped", "finished", "failed", "interrupted"
+WAITING = "waiting"  # of a run whose cases are done but for those that wait for a clinician, and of such a question
 SILENT = timedelta(minutes=30)
 """A run that never said that it ended, and stored nothing for so long, was killed or lost its machine."""
 
@@ -25,8 +26,11 @@ class RunState:
     """How far a run is.
 
     Attributes:
-        state: `running`, `stopped` (`resume` goes on), `finished` or `failed` (ended by an error).
-        cases, done: cases of the run, as the database has them now; those that need nothing more.
+        state: `running`, `stopped` (`resume` goes on), `waiting` (for answers of clinicians), `finished` or `failed`
+            (ended by an error).
+        cases, done: cases of the run, as the database has them now; those that need nothing more. While a run goes on,
+            a case counts whose steps are all stored, those included that its pathway leads past; of a last step that
+            comes again, the first time.
         case_steps, failed_steps: stored ones; those of them that failed.
         seconds: spent on the stored case-steps, in all workers together.
         prefilled, sampled: tokens of the stored case-steps, as if none had been cached.
@@ -73,7 +77,7 @@ def run_states(engine: Engine, runs: Sequence[Run] | None = None, *, now: dateti
         cases = sizes.pop(key) if "cases" in run.config else sizes[key]
         last = "" if own is None else str(own.last)
         state = _state(run, last, now)
-        done = cases if state == FINISHED else min(_done(engine, run), cases)
+        done = cases if state == FINISHED else _done(engine, run, cases, state)
         found.append(
             RunState(
                 run,
@@ -99,10 +103,7 @@ def _state(run: Run, last: str, now: datetime) -> str:
 
 
 def _sums(engine: Engine) -> dict[int, Any]:
-    c = case_steps.c
-    # PostgreSQL reads text as JSON only when it is cast; SQLite's functions take the text as it is.
-    postgresql = engine.dialect.name == "postgresql"
-    record = cast(c.record_json, JSON) if postgresql else type_coerce(c.record_json, JSON)
+    c, record = case_steps.c, _record(engine)
     query = select(
         c.run_id,
         func.count().label("case_steps"),
@@ -124,10 +125,24 @@ def _cases(engine: Engine, run: Run) -> int:
     return len(ids[: config.get("limit")])
 
 
-def _done(engine: Engine, run: Run) -> int:
-    """Returns the cases of which every step is stored, which is what a resumed run leaves alone."""
+def _done(engine: Engine, run: Run, cases: int, state: str) -> int:
+    """Returns the cases of which every step is stored and none waits for a clinician: a resumed run leaves them alone.
+
+    Of a run that waits, these are all but those that wait.
+    """
     c, wanted = case_steps.c, len(run.config.get("steps", ()))
-    steps = select(c.case_id).where(c.run_id == run.run_id).group_by(c.case_id)
-    whole = steps.having(func.count(c.step.distinct()) >= wanted).subquery()
+    own = select(c.case_id).where(c.run_id == run.run_id)
+    asked = own.where(_record(engine)["review"]["state"].as_string() == WAITING).distinct()
+    whole = own.group_by(c.case_id).having(func.count(c.step.distinct()) >= wanted)
     with reading(engine) as connection:
-        return connection.scalar(select(func.count()).select_from(whole)) or 0
+        waiting = set(connection.scalars(asked))
+        if state == WAITING:
+            return max(cases - len(waiting), 0)
+        return min(len(set(connection.scalars(whole)) - waiting), cases)
+
+
+def _record(engine: Engine) -> Any:
+    """Returns the stored record as JSON, of which a query can take parts."""
+    # PostgreSQL reads text as JSON only when it is cast; SQLite's functions take the text as it is.
+    postgresql = engine.dialect.name == "postgresql"
+    return cast(case_steps.c.record_json, JSON) if postgresql else type_coerce(case_steps.c.record_json, JSON)

@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from workflow.planning import Counted, StepCount
 
 
+AS_IN_REPLAY = "As in `replay`; changes no estimate."
+
+
 @takes_replay_options
 def plan_command(
     chosen: Chosen,
     db: Db = DEFAULT_DB,
     run: RunName = "",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes to spread the cases over.")] = 1,
-    executor: Annotated[str, typer.Option("--executor", help="As in `replay`; changes no estimate.")] = "local",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="As in `replay`; changes no estimate.")] = False,
+    executor: Annotated[str, typer.Option("--executor", help=AS_IN_REPLAY)] = "local",
+    ray_address: Annotated[str, typer.Option("--ray-address", help=AS_IN_REPLAY)] = "",
+    gpus_per_worker: Annotated[float, typer.Option("--gpus-per-worker", help=AS_IN_REPLAY, min=0.0)] = 0.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help=AS_IN_REPLAY)] = False,
     speed: Annotated[
         float | None, typer.Option("--speed", help="Tokens a second of a machine that you know, all workers together.")
     ] = None,
@@ -81,17 +86,18 @@ def plan_command(
 
 
 def _fewest(counted: Counted) -> int:
-    return sum(c.applicable + sum(c.not_applicable.values()) for c in counted.steps.values())
+    return sum(c.applicable + c.perhaps - c.again + sum(c.not_applicable.values()) for c in counted.steps.values())
 
 
 def _most(counted: Counted) -> int:
-    return _fewest(counted) + sum(c.perhaps for c in counted.steps.values())
+    return _fewest(counted) + sum(c.again for c in counted.steps.values())
 
 
 def _step_json(count: StepCount) -> dict[str, Any]:
     return {
         "applicable": count.applicable,
         "perhaps": count.perhaps,
+        "again": count.again,
         "not_applicable": dict(count.not_applicable.most_common()),
         "done": count.done,
     }
@@ -135,9 +141,9 @@ def _show(result: dict[str, Any], counted: Counted) -> None:
     elif "seconds" in totals:
         out_console().print("time: that of one worker, on the machine where it was measured", soft_wrap=True)
     if counted.again:
-        say("note: the pathway has a loop; steps taken again are not counted")
+        say("note: the pathway has a loop; steps that it may take again are counted as `perhaps`")
     if any(c.perhaps for c in counted.steps.values()):
-        say("note: `perhaps` hangs on conclusions of earlier steps; the interval reaches from none to all of them")
+        say("note: `perhaps` hangs on conclusions; the interval reaches from none to all of them")
 
 
 def _number(value: float) -> str:
