@@ -147,8 +147,8 @@ def _condition(predicate: str, holds: bool) -> str:
 def clock_lines(step: Step) -> list[str]:
     """Returns the clocks of a step in words, equal ones together, with their sources where they differ."""
     sources: dict[str, list[str]] = {}
-    for source, clock in step.clock.items():
-        sources.setdefault(clock.text, []).append(source)
+    for source in step.clock:
+        sources.setdefault(step.clock_text(source), []).append(source)
     if len(sources) == 1:
         return list(sources)
     return [f"{text} ({', '.join(names)})" for text, names in sources.items()]

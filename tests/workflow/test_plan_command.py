@@ -217,6 +217,34 @@ def test_a_walk_through_a_hundred_passages_is_no_matter(pathway_file: Path) -> N
     assert {k for step, k in ways.some if step == "first"} == set(range(1, 101))
 
 
+LOOP = """
+edges:
+  - {from: first, to: second}
+  - {from: second, to: end, when: answer_settled}
+  - {from: second, to: first, when: budget_left}
+"""
+
+
+def test_a_loop_is_counted_within_its_bound(run: Run, fill: Callable[..., str], pathway_file: Path) -> None:
+    """Each step may come three times; how often it does hangs on the answers, and the run lies within the plan."""
+    url = fill(4)
+    text = pathway_file.read_text().replace("version: 1", f"version: 1{LOOP}".rstrip(), 1)
+    text = text.replace("    opening:", "    repeat: {most: 3, every_minutes: 60}\n    opening:")
+    text = text.replace("anchor: end_of_stay, text: at the end of the stay", 'anchor: admission, text: "{hours} h"')
+    text = text.replace("text: 6 hours after admission", 'text: "{hours} h"')
+    pathway_file.write_text(text)
+    words = ("--pathway", pathway_file, *TINY)
+    plan = planned(run, url, *words)
+    assert plan["case_steps"] == {"fewest": 8, "most": 24}
+    assert plan["steps"]["first"] == {"applicable": 4, "perhaps": 8, "again": 8, "not_applicable": {}, "done": 0}
+    assert run("replay", "--db", url, "--run", "one", *words)[0] == 0
+    total = sum(found.total() for found in recorded(url, "one").values())
+    assert 8 < total <= 24
+    again = planned(run, url, *words, "--run", "one")
+    assert sum(s["done"] for s in again["steps"].values()) == total
+    assert again["case_steps"] == {"fewest": total, "most": total}
+
+
 def test_counting_needs_no_findings(fill: Callable[..., str], pathway_file: Path) -> None:
     engine = open_database(fill(3), create=False)
     counted = count_run(engine, ReplayOptions(pathway=str(pathway_file), generator="random:1"))
