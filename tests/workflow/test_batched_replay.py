@@ -74,11 +74,12 @@ def batched(options: ReplayOptions, at_once: int | None = 3) -> ReplayOptions:
 
 
 def everything(url: str, run: str, *left_out: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Records but for `seconds` and what is left out, and every call with its ids."""
+    """Records but for `seconds`, the hash of the run's configuration and what is left out; every call with its ids."""
     engine = open_database(url, create=False)
     store = RunStore(engine)
     row = store.get(run)
-    records = [s.record.model_dump(exclude={"seconds", *left_out}) for s in store.records(row.run_id)]
+    leave: dict[str, Any] = {"hashes": {"configuration"}, "seconds": True, **dict.fromkeys(left_out, True)}
+    records = [s.record.model_dump(exclude=leave) for s in store.records(row.run_id)]
     prompts = list(prompt_rows(store, row, tokens=True))
     engine.dispose()
     return records, prompts
