@@ -18,7 +18,7 @@ import pytest
 
 from clinical_data.case import Case, FindingKind
 from clinical_data.chart import AnswerState, open_chart
-from clinical_data.clocks import CLOCKS, clock_minute
+from clinical_data.clocks import CLOCKS, STEPS, clock_minute
 from clinical_data.ground_truth import LabelledCase
 from clinical_data.sources import ImportJob, ImportLog
 from clinical_data.sources.fhir import FhirSource
@@ -297,15 +297,18 @@ def test_trap_14_future_columns_of_visible_rows(source: str, names: str) -> None
 
 @pytest.mark.parametrize("source", TIMED)
 def test_trap_15_treatment_is_hidden_until_the_treatment_step(source: str) -> None:
-    """Orders, infusions and the specialty in charge are known to the chart, and no catalogue item answers with them."""
+    """Orders, infusions and the specialty in charge are known to the chart, and no item on offer answers with them."""
     case = untouched(source).case
     minute = clock_minute(case, "differential")
     assert minute is not None
     opened = open_chart(case, minute, leak.load_once())
     given = {f.finding_id for f in opened.known() if f.kind is FindingKind.TREATMENT}
     assert given
-    assert not given & {f.finding_id for item in leak.load_once().items for f in opened.request(item).findings}
-    prompts = leak.prompts_of(case, ["admission_diagnosis"]).lower()
+    early = STEPS[: STEPS.index("treatment")]
+    for name, plan in leak.plans().plans.items():
+        shown = {f.finding_id for item in (*plan.opening, *plan.items) for f in opened.request(item).findings}
+        assert bool(given & shown) == (name not in early), name
+    prompts = leak.prompts_of(case, early).lower()
     assert not [w for w in ("ceftriaxone", "norepinephrine", "drug1", "cardiology") if w in prompts]
 
 

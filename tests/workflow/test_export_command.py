@@ -48,7 +48,14 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> str:
     from workflow.config import ReplayOptions
     from workflow.runner import replay
 
-    base = ReplayOptions(generator="random:7", peer="random:8", split="train", seed=3, settings={"rollouts": ROLLOUTS})
+    base = ReplayOptions(
+        generator="random:7",
+        peer="random:8",
+        steps=("admission_diagnosis", "discharge_diagnosis"),
+        split="train",
+        seed=3,
+        settings={"rollouts": ROLLOUTS},
+    )
     one = replace(base, limit=1)
     drawn = {"rollouts": ROLLOUTS, "vote": "drawn", "merge": "never", "expansion": "node", "calibration": "none"}
     runs = {
