@@ -34,6 +34,7 @@ from typing import Any
 from benchmarks.kill_marks import CHECKPOINT, COMMIT, LOADING, PHASES, SEARCH, Marks, watch
 
 RUN = "one"
+STEPS = ("admission_diagnosis", "discharge_diagnosis")
 AIMS = (COMMIT, CHECKPOINT, LOADING, SEARCH)
 
 
@@ -81,7 +82,8 @@ class Field:
             shutil.copy(path, some)
         import_cases(f"sqlite:///{self._fresh}", "fhir", some)
         self.url = f"sqlite:///{self._used}"
-        own = ["--pathway", "inpatient", "--generator", generator, "--seed", "5", "--rollouts", str(rollouts)]
+        own = ["--pathway", "inpatient", "--steps", ",".join(STEPS), "--generator", generator]
+        own += ["--seed", "5", "--rollouts", str(rollouts)]
         self.replay = ["replay", "--db", self.url, "--run", RUN, *own]
         self.resume = ["resume", "--db", self.url, "--run", RUN]
         self.marks = Marks()

@@ -4,7 +4,7 @@
 
 - Case-steps a second with `random:1`, one worker, SQLite: `greedy` (one path, one conclusion, as little search as there
   is, so that the rest shows) and `rstar` with one rollout; also by processor time of the whole session, which says what
-  a core gives that nobody shares. Copies of the bundled cases, the pathway `inpatient`.
+  a core gives that nobody shares. Copies of the bundled cases, two steps of the pathway `inpatient`.
 - Share of graph, store and records: wall time of the cases outside `run_search`, over their whole wall time; with the
   embedded model on one case of two steps, two rollouts each; parts of it by name.
 - Peak resident memory of a greedy replay of 100 and of 1,000 cases.
@@ -31,6 +31,7 @@ from clinical_data.store.case_store import CaseStore
 from evaluation.store import open_database
 
 STEPS_CASES, FEW, MANY = 100, 100, 1000
+STEPS = ("admission_diagnosis", "discharge_diagnosis")
 ROOT = Path(__file__).parents[1]
 
 
@@ -111,7 +112,7 @@ def run(url: str, name: str, **options: Any) -> tuple[Clock, int]:
     clock = Clock()
     with clock.watching():
         began = time.process_time()
-        summary = replay(url, name, ReplayOptions(seed=1, **options), cache=True)
+        summary = replay(url, name, ReplayOptions(steps=STEPS, seed=1, **options), cache=True)
     clock.seconds["processor"] = time.process_time() - began
     if summary.statuses["failed"]:
         raise RuntimeError("case-steps failed")
