@@ -101,10 +101,9 @@ def test_telemetry_is_off_whatever_the_environment_says(monkeypatch: pytest.Monk
 def test_langsmith_remembers_nothing_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     from langsmith import utils
 
-    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    for name in OFF:  # all of them: an earlier test may have switched them off, and all are put back afterwards
+        monkeypatch.setenv(name, "true")
     utils.get_env_var.cache_clear()
     assert utils.tracing_is_enabled()
-    for name in OFF:  # so that all are put back afterwards
-        monkeypatch.setenv(name, os.environ.get(name, "true"))
     quiet_libraries()
     assert not utils.tracing_is_enabled()
