@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -29,6 +29,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="wardstar-pg-", dir="/tmp"))  # a socket's path must be short
         self._data = self._folder / "data"
         self._fsync = "on" if fsync else "off"
+        self._left: list[psutil.Process] = []
         self.url = f"postgresql+psycopg://tester@/postgres?host={self._folder}"
         if self._user is not None:
             os.chown(self._folder, pwd.getpwnam(self._user).pw_uid, -1)
@@ -37,14 +38,17 @@ class PostgresServer:
         self._call("initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
 
     def start(self) -> None:
-        """Starts the server and waits until it answers."""
+        """Starts the server and waits until it answers; what a kill left of it must be gone before."""
+        psutil.wait_procs(self._left, timeout=60)
         options = f"-c listen_addresses='' -c unix_socket_directories={self._folder} -c max_connections=40"
         options += f" -c fsync={self._fsync}"
         self._call("pg_ctl", "-D", self._data, "-l", self._folder / "log", "-o", options, "-w", "start")
 
     def kill(self) -> None:
         """Ends the server's main process by SIGKILL; its children notice and leave."""
-        os.kill(int((self._data / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        main = psutil.Process(int((self._data / "postmaster.pid").read_text().splitlines()[0]))
+        self._left = main.children()
+        main.kill()
 
     def stop(self) -> None:
         """Stops the server."""

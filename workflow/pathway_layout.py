@@ -3,6 +3,7 @@ loops at the left. Lengths are in points, y grows downwards."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,7 +185,16 @@ def _ways(pathway: Pathway) -> dict[tuple[str, str], str]:
             found.setdefault((name, edge.to), []).append(label_of(edge))
         if not any(_always(edge, names) for edge in edges):
             found.setdefault((name, END), []).append("otherwise" if edges else "")
-    return {pair: "" if "" in labels else " or ".join(labels) for pair, labels in found.items()}
+    targets = Counter(name for name, _ in found)
+    return {pair: _joined(labels, targets[pair[0]] == 1) for pair, labels in found.items()}
+
+
+def _joined(labels: Sequence[str], alone: bool) -> str:
+    """Returns the labels of all edges of one way; what is always taken needs none, unless other ways come before it."""
+    if "" not in labels:
+        return " or ".join(labels)
+    conditions = [label for label in labels if label]
+    return "" if alone or not conditions else " or ".join([*conditions, "otherwise"])
 
 
 def _always(edge: Edge, names: Sequence[str]) -> bool:

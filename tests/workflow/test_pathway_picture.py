@@ -41,6 +41,14 @@ def layout_of(pathway: Pathway) -> Layout:
     return lay_out(pathway, _measure)
 
 
+def test_a_way_that_comes_before_and_after_another_says_both() -> None:
+    """The loop of `inpatient` is left when the answer is settled, and when its bound is reached."""
+    labels = {(a.start.name, a.end.name): a.label for a in layout_of(load_pathway("inpatient").pathway).arrows}
+    assert labels["result_update", "treatment"] == "answer verified or otherwise"
+    assert labels["result_update", "workup"] == "budget left"
+    assert labels["treatment", "disposition"] == labels[START, "admission_diagnosis"] == ""
+
+
 def overlap(one: Node, other: Node) -> bool:
     return one.y < other.y + other.height and other.y < one.y + one.height
 
