@@ -86,9 +86,11 @@ class Part:
 
 
 def parts(model: str) -> list[Part]:
-    """Returns the runs of a demonstration: of the embedded model as it came and tuned, of any other one as it is."""
+    """Returns the runs of a demonstration: of the embedded model as it came and, where its adapters are there, tuned."""
+    from search.models.weight_files import bundled_adapters  # its libraries only when they are needed
+
     baseline = "baseline: all that was known in one prompt, no search"
-    if model != EMBEDDED:
+    if model != EMBEDDED or not {GENERATOR, PEER} <= set(bundled_adapters()):
         search = Part(RUN, "search over the chart (rStar)", "rstar", model, None, SETTINGS)
         return [search, Part(BASELINE, baseline, "full-information", model, None, SETTINGS)]
     tuned, settings = f"{EMBEDDED}:{GENERATOR}", {**SETTINGS, **TAUGHT_PROMPT}

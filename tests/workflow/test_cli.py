@@ -13,6 +13,7 @@ from conftest import Run
 
 from clinical_data.errors import UsageError
 from workflow.commands.cases import minutes
+from workflow.demo import parts
 
 
 @pytest.fixture
@@ -189,6 +190,18 @@ def test_the_demo_shows_the_whole_way_and_runs_again(run: Run, tmp_path: Path) -
     ]
     code, _, error = run("demo", "--cases", "3", "--model", "random:3", "--out", "shown")
     assert (code, "another --out" in error) == (2, True)
+
+
+def test_the_demo_compares_before_and_after_where_adapters_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.models import weight_files
+
+    monkeypatch.setattr(weight_files, "bundled_adapters", lambda: ["generator", "peer"])
+    made = {p.run: (p.generator, p.peer) for p in parts("embedded")}
+    assert made["demo-untuned"] == ("embedded", None)
+    assert made["demo"] == ("embedded:generator", "embedded:peer")
+    assert [p.run for p in parts("random:1")] == ["demo", "demo-full-information"]
+    monkeypatch.setattr(weight_files, "bundled_adapters", lambda: ["generator"])
+    assert [p.run for p in parts("embedded")] == ["demo", "demo-full-information"]
 
 
 @pytest.mark.parametrize(
