@@ -8,13 +8,15 @@ from typing import Any
 
 from clinical_data.demo import bundle_folder
 from clinical_data.errors import StorageError, UsageError
+from search.desk import GENERATOR, PEER
 from workflow.config import ReplayOptions
 from workflow.importing import ImportSummary, import_cases
 from workflow.runner import Listener, Summary, replay
 
 RUN = "demo"
+UNTUNED = "demo-untuned"
 BASELINE = "demo-full-information"
-STEPS = ("admission_diagnosis", "discharge_diagnosis")
+EMBEDDED = "embedded"
 
 # Minutes on 2 cores (8 were measured on busy ones): a few cases, a small tree. `--full` takes all cases.
 CASES = 4
@@ -71,14 +73,39 @@ def prepare_demo(folder: Path) -> tuple[Demo, ImportSummary]:
     return demo, import_cases(demo.url, "fhir", Path(bundle_folder()))
 
 
-def replay_demo(demo: Demo, *, cases: int | None, model: str, baseline: bool, listener: Listener) -> Summary:
-    """Replays the demonstration's cases with rStar, or with the baseline: everything known in the prompt, no search.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One run of the demonstration; `words` say what it is."""
+
+    run: str
+    words: str
+    strategy: str
+    generator: str
+    peer: str | None
+    settings: dict[str, Any]
+
+
+def parts(model: str) -> list[Part]:
+    """Returns the runs of a demonstration: of the embedded model as it came and tuned, of any other one as it is."""
+    baseline = "baseline: all that was known in one prompt, no search"
+    if model != EMBEDDED:
+        search = Part(RUN, "search over the chart (rStar)", "rstar", model, None, SETTINGS)
+        return [search, Part(BASELINE, baseline, "full-information", model, None, SETTINGS)]
+    tuned, settings = f"{EMBEDDED}:{GENERATOR}", {**SETTINGS, **TAUGHT_PROMPT}
+    return [
+        Part(UNTUNED, "before: search over the chart (rStar) by the model as it came", "rstar", model, None, SETTINGS),
+        Part(RUN, "after: the same by a tuned model and a tuned peer", "rstar", tuned, f"{EMBEDDED}:{PEER}", settings),
+        Part(BASELINE, baseline, "full-information", tuned, None, settings),
+    ]
+
+
+def replay_demo(demo: Demo, part: Part, *, cases: int | None, listener: Listener) -> Summary:
+    """Replays one run of the demonstration.
 
     Args:
         demo: a prepared demonstration.
+        part: the run.
         cases: how many cases; None means all.
-        model: model SPEC.
-        baseline: run the baseline.
         listener: hears how it goes.
 
     Raises:
@@ -87,14 +114,15 @@ def replay_demo(demo: Demo, *, cases: int | None, model: str, baseline: bool, li
     """
     options = ReplayOptions(
         steps=STEPS,
-        strategy="full-information" if baseline else "rstar",
+        strategy=part.strategy,
         limit=cases,
         seed=SEED,
-        generator=model,
-        settings=SETTINGS,
+        generator=part.generator,
+        peer=part.peer,
+        settings=part.settings,
     )
     try:
-        return replay(demo.url, BASELINE if baseline else RUN, options, listener=listener)
+        return replay(demo.url, part.run, options, listener=listener)
     except UsageError as error:
         hint = "take another --out folder, or remove this one"
         raise UsageError(f"{demo.folder} holds another demonstration ({error.message})", hint=hint) from error

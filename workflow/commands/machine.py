@@ -50,20 +50,20 @@ def demo_command(
     from evaluation.scoring import score_run
     from workflow.bars import CountBar
     from workflow.commands.runs import watched
-    from workflow.demo import BASELINE, CASES, RUN, prepare_demo, replay_demo
+    from workflow.demo import CASES, RUN, UNTUNED, Part, parts, prepare_demo, replay_demo
 
     if full and cases is not None:
         raise UsageError("--full and --cases exclude each other")
     limit = None if full else cases or CASES
     demo, imported = prepare_demo(out)
     say(f"{imported.cases} synthetic cases in {out / 'wardstar.db'}")
-    for baseline in (False, True):
+    for part in parts(model):
 
-        def work(listener: Listener, baseline: bool = baseline) -> Summary:
-            return replay_demo(demo, cases=limit, model=model, baseline=baseline, listener=listener)
+        def work(listener: Listener, part: Part = part) -> Summary:
+            return replay_demo(demo, part, cases=limit, listener=listener)
 
-        say("baseline: all that was known in one prompt, no search" if baseline else "search over the chart (rStar)")
-        watched(demo.url, BASELINE if baseline else RUN, work)
+        say(part.words)
+        watched(demo.url, part.run, work)
     with database(demo.url) as engine, CountBar(err_console(), "done") as bar:
         if as_json:
             score = score_run(engine, RUN, watch=bar)
@@ -71,6 +71,8 @@ def demo_command(
             show_json({"database": demo.url, "report": str(index), "score": score})
             return
         _show_results(engine, RUN)
+        if any(part.run == UNTUNED for part in parts(model)):
+            _show_before(engine, RUN, UNTUNED)
         index = write_report(engine, RUN, demo.report, watch=bar)
     out_console().print(f"report: {index}", markup=False, soft_wrap=True)
 
@@ -99,6 +101,21 @@ def _show_results(engine: Engine, run: str) -> None:
     show_rows(rows, title=f"run {run}: what the search answered, and what the record says")
     figures = result_table(score_run(engine, run))
     show_rows([r for r in figures if r["figure"] in DEMO_FIGURES] or figures, title=f"run {run}, and baselines")
+
+
+def _show_before(engine: Engine, run: str, before: str) -> None:
+    """Writes what tuning changed: the figures of both runs and their paired difference."""
+    from evaluation.compare import compare_runs, comparison_table
+
+    rows = comparison_table(compare_runs(engine, run, before))
+    names = {run: "after", before: "before"}
+    shown = [
+        {names.get(key, key): cell for key, cell in row.items() if key in ("step", "figure", before, run, "difference")}
+        for row in rows
+        if row["figure"] in DEMO_FIGURES
+    ]
+    columns = ("step", "figure", "before", "after", "difference")
+    show_rows([{name: row[name] for name in columns} for row in shown], title="what tuning changed")
 
 
 @models_app.command("list")
