@@ -194,7 +194,7 @@ def _joined(labels: Sequence[str], alone: bool) -> str:
     if "" not in labels:
         return " or ".join(labels)
     conditions = [label for label in labels if label]
-    return "" if alone or not conditions else " or ".join([*conditions, "otherwise"])
+    return "" if alone or not conditions else " or ".join(conditions) + ", or no other way"
 
 
 def _always(edge: Edge, names: Sequence[str]) -> bool:

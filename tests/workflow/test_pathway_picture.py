@@ -44,7 +44,7 @@ def layout_of(pathway: Pathway) -> Layout:
 def test_a_way_that_comes_before_and_after_another_says_both() -> None:
     """The loop of `inpatient` is left when the answer is settled, and when its bound is reached."""
     labels = {(a.start.name, a.end.name): a.label for a in layout_of(load_pathway("inpatient").pathway).arrows}
-    assert labels["result_update", "treatment"] == "answer verified or otherwise"
+    assert labels["result_update", "treatment"] == "answer verified, or no other way"
     assert labels["result_update", "workup"] == "budget left"
     assert labels["treatment", "disposition"] == labels[START, "admission_diagnosis"] == ""
 
