@@ -86,7 +86,7 @@ class Part:
 
 
 def parts(model: str) -> list[Part]:
-    """Returns the runs of a demonstration: of the embedded model as it came and, where its adapters are there, tuned."""
+    """Returns the runs of a demonstration: of the embedded model before and, where it comes with adapters, after."""
     from search.models.weight_files import bundled_adapters  # its libraries only when they are needed
 
     baseline = "baseline: all that was known in one prompt, no search"
