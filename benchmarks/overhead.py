@@ -7,7 +7,7 @@
   a core gives that nobody shares. Copies of the bundled cases, two steps of the pathway `inpatient`.
 - Share of graph, store and records: wall time of the cases outside `run_search`, over their whole wall time; with the
   embedded model on one case of two steps, two rollouts each; parts of it by name.
-- Peak resident memory of a greedy replay of 100 and of 1,000 cases.
+- Peak resident memory of a greedy replay of 100 and of 500 cases.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clinical_data.ground_truth import LabelledCase
 from clinical_data.store.case_store import CaseStore
 from evaluation.store import open_database
 
-STEPS_CASES, FEW, MANY = 100, 100, 1000
+STEPS_CASES, FEW, MANY = 100, 100, 500
 STEPS = ("admission_diagnosis", "discharge_diagnosis")
 ROOT = Path(__file__).parents[1]
 
