@@ -211,11 +211,13 @@ def test_a_culture_and_a_sample_in_the_laboratory_are_pending(case):
     assert next(f.value for f in chart.request("basic metabolic panel").findings) == 131.0
 
 
-def test_treatment_answers_no_request(case):
+def test_treatment_answers_the_item_of_its_own_alone(case):
     catalogue = load_catalogue()
     treatments = [f for f in case.findings if f.kind is FindingKind.TREATMENT]
     assert len(treatments) == 11
-    assert not any(item.accepts("eicu", f) for item in catalogue.items for f in treatments)
+    answered = {tuple(i.item_id for i in catalogue.items_of("eicu", f)) for f in treatments}
+    assert answered == {("treatment_so_far",)}
+    assert "treatment_so_far" not in {item.item_id for item in catalogue.offered("all", ())}
 
 
 def test_a_later_fact_and_a_truth_row_do_not_change_the_chart(tmp_path):

@@ -235,7 +235,7 @@ def test_a_finding_answers_one_item_save_the_listed(imported):
     assert several == {}
     none = {code.code for (code, kind), ids in answered.items() if not ids and kind is not FindingKind.TREATMENT}
     assert none == {"Vent Other"}
-    assert all(not ids for (_, kind), ids in answered.items() if kind is FindingKind.TREATMENT)
+    assert all(ids == ["treatment_so_far"] for (_, kind), ids in answered.items() if kind is FindingKind.TREATMENT)
 
 
 def test_1512_labelled_stays_are_there_at_six_hours(staying):

@@ -39,7 +39,8 @@ def seen(case, clock=CLOCK):
     """Everything that a step can see at a clock: the known findings and every answer."""
     chart = open_chart(case, clock, CATALOGUE)
     visible = [f for f in chart.known() if f.kind is not FindingKind.TREATMENT]
-    return chart.context, chart.age, visible, [(i.item_id, chart.request(i)) for i in CATALOGUE.items]
+    offered = CATALOGUE.offered("all", ())
+    return chart.context, chart.age, visible, [(i.item_id, chart.request(i)) for i in offered]
 
 
 def with_column(table, column, value):
@@ -138,7 +139,7 @@ def test_trap_15_treatment_orders_and_specialties_answer_no_request(imported):
     hidden = [f for f in imported["1001"].findings if f.kind is FindingKind.TREATMENT]
     tables = {f.code.system.rpartition("/")[2] for f in hidden}
     assert tables == {"treatment", "infusiondrug", "medication", "carePlanCareProvider", "nurseCare"}
-    assert not any(item.accepts("eicu", f) for item in CATALOGUE.items for f in hidden)
+    assert not any(item.accepts("eicu", f) for item in CATALOGUE.offered("all", ()) for f in hidden)
     told = repr(seen(imported["1001"], 9000))
     assert not [
         word for word in ("cardiology", "Cardiology", "cefepime", "norepinephrine", "Suctioning") if word in told
