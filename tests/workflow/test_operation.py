@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, func, select, update
 
 from clinical_data.errors import BadInputError, StorageError
 from evaluation.store import open_database
-from evaluation.store.run_state import SILENT, run_states
+from evaluation.store.run_state import SILENT, RunState, run_states
 from evaluation.store.run_store import RunStore
 from evaluation.store.tables import case_steps, runs
 from workflow.commands import machine
@@ -77,7 +77,8 @@ def test_a_run_that_is_resumed_is_running_and_a_kill_leaves_it_so(
     run: Run, fill: Callable[..., str], pathway_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not as its last session ended: that said `finished` of a run whose failed steps were being taken again."""
-    url, seen = fill(2), []
+    url = fill(2)
+    seen: list[RunState] = []
     run("replay", "--db", url, "--run", "one", "--pathway", pathway_file, *TINY)
     engine = open_database(url, create=False)
     with engine.begin() as connection:
