@@ -36,7 +36,7 @@ from workflow.case_failure import fail_open_steps
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, Reviewed, compile_pathway, open_checkpoints, run_case
 from workflow.oracle import Oracle
-from workflow.reviewing import ANSWERED, AWAITED, conclusion_of
+from workflow.reviewing import ANSWERED, AWAITED, conclusion_of, reviews_of
 from workflow.route import passed_by, was_passed_by
 from workflow.run_records import numbered, record_of
 from workflow.same_models import check_loaded
@@ -186,6 +186,8 @@ class CaseWorker:
             visit.seen.add((case.case_id, step, occurrence))
             known = self._recall(visit, (case.case_id, step, occurrence))
             plan = self._prepared.plans[step]
+            if known is None and visit.stored.get((case.case_id, step, occurrence)) == FAILED:
+                self._drop_later(visit)
             if known is not None or not visit.doomed or why_not(case, plan, occurrence):
                 return known
             outcome = StepOutcome(plan, None, None, visit.doomed, failed=True, occurrence=occurrence)
@@ -236,6 +238,22 @@ class CaseWorker:
         what = (self._engine, self._run, self._prepared, case_id, reason_of(error))
         failed = fail_open_steps(*what, done=visit.done, models=models, replace=self._replace)
         visit.statuses.update(failed)
+
+    def _drop_later(self, visit: _Visit) -> None:
+        """Removes what follows a failed step that is taken again, where it would have been told what that concludes.
+
+        Before the search, so that a kill leaves nothing that read the failure. What a clinician answered stays.
+        """
+        if not self._replace or self._prepared.predecessors != "predicted":
+            return
+        (case_id,) = {case_id for case_id, _, _ in visit.seen}
+        reviews = reviews_of(self._store, self._run, self._prepared, case_id)
+        answered = {key for key, review in reviews.items() if review.state == ANSWERED}
+        later = [key for key in visit.stored if key not in visit.seen | answered]
+        self._store.drop(self._run.run_id, later)
+        for key in later:
+            del visit.stored[key]
+            visit.done.pop(key, None)
 
     def _drop_stale(self, visit: _Visit, *, whole: bool) -> None:
         """Removes what a case did not come to this time, where failed steps were taken again.

@@ -227,7 +227,7 @@ class Evolution:
         summary = self._watcher.replay(
             lambda listener: replay(self._url, name, options, workers=self._workers, listener=listener)
         )
-        if summary.statuses and summary.statuses["failed"] == sum(summary.statuses.values()):
+        if summary.all_failed:
             raise ModelError(f"run {name}: every step that was taken failed", hint="its records say why")
         return {"run": name, "cases": summary.cases, "generator": pair.generator, "peer": pair.peer}
 

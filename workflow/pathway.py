@@ -91,6 +91,8 @@ def parse_pathway(text: str, *, file: str = "pathway") -> LoadedPathway:
         raise BadInputError(f"invalid YAML: {error.problem}", file=file, line=line) from error
     except (yaml.YAMLError, ValueError) as error:
         raise BadInputError(f"invalid YAML: {error}", file=file) from error
+    except RecursionError as error:
+        raise BadInputError("nested too deeply", file=file) from error
     try:
         pathway = Pathway.model_validate(data)
     except ValidationError as error:

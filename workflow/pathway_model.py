@@ -18,6 +18,7 @@ ANSWER_SETTLED, CLOCK_PASSED = "answer_settled", "clock_passed"
 PREDICATES = (HAS_ED_STAY, ABSTAINED, BUDGET_LEFT, ANSWER_SETTLED, CLOCK_PASSED)
 SET = "set"
 REQUIRED = "required"
+MOST_MINUTES = 10**12  # of a clock: what can still be told in hours
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -33,7 +34,7 @@ class Clock(_Part):
     """
 
     anchor: Literal["triage", "admission", "ed_arrival", "ed_departure", "end_of_stay"]
-    plus_minutes: int = 0
+    plus_minutes: int = Field(default=0, ge=-MOST_MINUTES, le=MOST_MINUTES)
     text: str = Field(min_length=1)
 
 
@@ -46,7 +47,7 @@ class Repeat(_Part):
     """
 
     most: int = Field(ge=2, le=100)
-    every_minutes: int = Field(ge=1)
+    every_minutes: int = Field(ge=1, le=MOST_MINUTES)
 
 
 class AnswerForm(_Part):

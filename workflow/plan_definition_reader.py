@@ -72,6 +72,7 @@ class _Reader:
     """Reads a valid `PlanDefinition`; every error names file and element."""
 
     def __init__(self, plan: Mapping[str, Any], file: str) -> None:
+        plan = _without_nulls(plan)  # FHIR knows none, but its models let them through
         self._plan, self._file = plan, file
         self._anchors: dict[str, str] = {}  # id of an action -> what it stands for
         self._targets: dict[str, str] = {}
@@ -227,3 +228,9 @@ class _Reader:
 
     def _wrong(self, place: str, message: str) -> BadInputError:
         return BadInputError(message, file=self._file, field=place)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value if inner is not None] if isinstance(value, list) else value

@@ -116,7 +116,7 @@ def conclusion_of(review: ReviewRecord) -> StepConclusion:
 
 def _rows(path: Path) -> list[tuple[int, _Row]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # no other line break ends a row
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError("cannot be read as JSON lines", file=path) from error
     rows = []

@@ -20,6 +20,7 @@ from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.case_reader import CaseReader
 from evaluation.store import existing_database
 from evaluation.store.run_store import Key, Run, RunStore
+from search.trajectory import Status
 from workflow.case_failure import fail_open_steps
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
@@ -75,6 +76,12 @@ class Summary:
     seconds: float = 0.0
     work: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
+
+    @property
+    def all_failed(self) -> bool:
+        """Says whether every step that was taken failed; one that does not apply is not taken."""
+        taken = self.statuses.total() - self.statuses[Status.NOT_APPLICABLE.value]
+        return 0 < taken == self.statuses[Status.FAILED.value]
 
 
 def replay(
@@ -223,6 +230,7 @@ def _go(
     summary = Summary(run.name, len(case_ids), len(case_ids) - len(todo))
     listener.started(len(case_ids), summary.skipped, len(prepared.plans))
     work: Counter[str] = Counter(run.work or {})
+    store.set_running(run.run_id)
     try:
         for report in _reports(engine, run, prepared, job, todo, team, listener):
             summary.statuses.update(report.statuses.values())

@@ -97,7 +97,7 @@ def run_states(engine: Engine, runs: Sequence[Run] | None = None, *, now: dateti
 
 def _state(run: Run, last: str, now: datetime) -> str:
     if run.status == RUNNING:
-        heard = max(run.created, last)
+        heard = max(run.created, last, run.finished or "")
         return RUNNING if now - datetime.fromisoformat(heard) < SILENT else STOPPED
     return STOPPED if run.status == INTERRUPTED else run.status
 

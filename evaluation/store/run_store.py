@@ -35,7 +35,7 @@ class Run:
     """One run: a pathway over cases under one configuration.
 
     Attributes:
-        created, finished: UTC, ISO 8601; `finished` None while it was never ended.
+        created, finished: UTC, ISO 8601; `finished`: when its last session ended, None while none has.
         config: what decides its results.
         config_hash: sha256 of the canonical JSON of `config`.
         versions: of the program and its libraries when it began.
@@ -274,6 +274,11 @@ class RunStore:
         with writing(self.engine) as connection:
             for key in keys:
                 connection.execute(delete(case_steps).where(*_where(run_id, key)))
+
+    def set_running(self, run_id: int) -> None:
+        """Notes that a session of a run is at work, so that a kill does not leave how the last one ended."""
+        with writing(self.engine) as connection:
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(status=RUNNING))
 
     def finish(self, run_id: int, status: str, work: Mapping[str, Any]) -> None:
         """Notes how a session of a run ended, and the work done over all sessions."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise UsageError(f"unknown model option {name}{near}", hint=f"known: {', '.join(OPTIONS)}")
         words = {int: "a whole number", float: "a number", str: "a word"}[OPTIONS[name]]
         fits = isinstance(value, int | float) if OPTIONS[name] is float else isinstance(value, OPTIONS[name])
-        if not fits or isinstance(value, bool):
+        if not fits or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise UsageError(f"model option {name} must be {words}")
+        if name == "threads" and value < 1:
+            raise UsageError("model option threads must be at least 1")
 
 
 def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) -> LanguageModel:
@@ -45,7 +49,7 @@ def load_model(spec: str, *, allowed_hosts: Sequence[str] = (), **options: Any) 
     local = {name: value for name, value in options.items() if name in LOCAL_OPTIONS}
     served = {name: value for name, value in options.items() if name in SERVED_OPTIONS}
     kind, _, rest = spec.partition(":")
-    if kind == "random" and rest.lstrip("-").isdigit():
+    if kind == "random" and re.fullmatch("-?[0-9]{1,4000}", rest):
         return RandomModel(int(rest))
     if kind == "scripted" and rest:
         return ScriptedModel.load(Path(rest))

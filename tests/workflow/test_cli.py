@@ -260,6 +260,27 @@ def test_missing_weights_are_a_model_error(run: Run, fill: Callable[..., str], p
     assert "wardstar models install" in error
 
 
+def test_a_run_in_which_every_search_failed_is_a_model_error(
+    run: Run, fill: Callable[..., str], pathway_file: Path, tmp_path: Path
+) -> None:
+    """A step that does not apply to the case was not taken, and makes no failure better."""
+    url = fill(1)
+    script = tmp_path / "broken.json"
+    script.write_text('{"score": [{"scores": 3}], "generate": [{"texts": []}]}')
+    pathway_file.write_text(pathway_file.read_text().replace("plus_minutes: 360", "plus_minutes: 36000"))
+    words = ("--run", "a", "--pathway", pathway_file, "--generator", f"scripted:{script}")
+    code, _, error = run("replay", "--db", url, *words)
+    assert "1 failed, 1 not applicable" in error
+    assert "every step that was taken failed" in error
+    assert code == 4
+
+
+@pytest.mark.parametrize("spec", ["random:--5", "random:\N{SUPERSCRIPT TWO}"])
+def test_a_seed_that_is_none_is_named(run: Run, fill: Callable[..., str], pathway_file: Path, spec: str) -> None:
+    code, _, error = run("replay", "--db", fill(1), "--run", "a", "--pathway", pathway_file, "--generator", spec)
+    assert (code, "no model random:" in error) == (2, True)
+
+
 def test_debug_shows_where(run: Run) -> None:
     assert "Traceback" in run("--debug", "cases")[2]
 

@@ -138,6 +138,9 @@ def test_every_setting_has_a_form_on_the_command_line(info: object) -> None:
         ("rollouts=3", "is no search.NAME=VALUE"),
         ("serach.rollouts=3", "is no search.NAME=VALUE"),
         ("models.retries=x", "must be a whole number"),
+        ("models.timeout=inf", "must be a number"),
+        ("models.cache_mb=nan", "must be a number"),
+        ("models.threads=0", "at least 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(run: Run, text: str, words: str) -> None:

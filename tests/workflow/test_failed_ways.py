@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,11 @@ def test_what_breaks_when_a_step_comes_again_fails_from_there(
     assert alike(url, "whole", "one")
 
 
+@pytest.mark.parametrize("predecessors", ["none", "predicted"])
 def test_a_step_that_is_settled_when_it_is_taken_again_leaves_nothing_of_its_loop(
-    fill: Callable[..., str], options: ReplayOptions, monkeypatch: pytest.MonkeyPatch
+    fill: Callable[..., str], options: ReplayOptions, monkeypatch: pytest.MonkeyPatch, predecessors: str
 ) -> None:
-    url = fill(6)
+    url, options = fill(6), replace(options, predecessors=predecessors)
     replay(url, "whole", options)
     search = step.run_search
 
@@ -115,6 +117,35 @@ def test_a_step_that_is_settled_when_it_is_taken_again_leaves_nothing_of_its_loo
     again = {r["case_id"] for r in stored(url, "one")[0] if r["occurrence"] > 1}
     needed = {r["case_id"] for r in stored(url, "whole")[0] if r["occurrence"] > 1}
     assert needed < again  # some are settled at once when nothing breaks
+    resume(url, "one", retry_failed=True)
+    assert alike(url, "whole", "one")
+
+
+def test_what_was_not_told_a_failed_conclusion_is_taken_again_with_it_even_after_a_kill(
+    fill: Callable[..., str], options: ReplayOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, options = fill(2), replace(options, predecessors="predicted")
+    replay(url, "whole", options)
+    search = step.run_search
+
+    def broken(strategy: str, problem: Any, *rest: Any, **more: Any) -> Any:
+        if problem.step == "first":
+            raise ValueError("a value of the record")
+        return search(strategy, problem, *rest, **more)
+
+    def killed(strategy: str, problem: Any, *rest: Any, **more: Any) -> Any:
+        if problem.step == "second":
+            raise KeyboardInterrupt
+        return search(strategy, problem, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "run_search", broken)
+        replay(url, "one", options)
+    assert not alike(url, "whole", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "run_search", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(url, "one", retry_failed=True)
     resume(url, "one", retry_failed=True)
     assert alike(url, "whole", "one")
 

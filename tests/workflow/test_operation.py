@@ -15,10 +15,11 @@ from sqlalchemy import MetaData, func, select, update
 
 from clinical_data.errors import BadInputError, StorageError
 from evaluation.store import open_database
-from evaluation.store.run_state import SILENT, run_states
+from evaluation.store.run_state import SILENT, RunState, run_states
 from evaluation.store.run_store import RunStore
 from evaluation.store.tables import case_steps, runs
 from workflow.commands import machine
+from workflow.runner import resume
 
 TINY = ("--generator", "random:7", "--rollouts", "2")
 
@@ -70,6 +71,36 @@ def test_the_state_of_a_run(
     engine.dispose()
     assert (found.state, found.cases, found.failed_steps) == (state, 2, 1)
     assert found.done == (2 if state == "finished" else 1)
+
+
+def test_a_run_that_is_resumed_is_running_and_a_kill_leaves_it_so(
+    run: Run, fill: Callable[..., str], pathway_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as its last session ended: that said `finished` of a run whose failed steps were being taken again."""
+    url = fill(2)
+    seen: list[RunState] = []
+    run("replay", "--db", url, "--run", "one", "--pathway", pathway_file, *TINY)
+    engine = open_database(url, create=False)
+    with engine.begin() as connection:
+        connection.execute(update(case_steps).where(case_steps.c.step == "second").values(status="failed"))
+
+    def killed(*_: object, **__: object) -> None:
+        seen.append(run_states(engine)[0])
+        raise Killed
+
+    class Killed(BaseException):
+        pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workflow.case_worker.run_case", killed)
+        patched.setattr(RunStore, "finish", lambda *_: None)  # it never gets so far
+        with pytest.raises(Killed):
+            resume(url, "one", retry_failed=True)
+    (left,) = run_states(engine, now=datetime.now(UTC) + SILENT + timedelta(seconds=1))
+    assert (seen[0].state, left.state) == ("running", "stopped")
+    resume(url, "one", retry_failed=True)
+    assert run_states(engine)[0].state == "finished"
+    engine.dispose()
 
 
 def test_progress_is_counted_on_every_database(

@@ -137,10 +137,16 @@ def test_invalid_yaml_names_the_line(pathway_file: Path) -> None:
     assert caught.value.line is not None
 
 
-@pytest.mark.parametrize("text", ["", "just words", "- a\n- list", "steps: []"])
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list", "steps: []", "name: " + "[" * 5000 + "]" * 5000])
 def test_what_is_no_pathway_at_all_is_bad_input(text: str) -> None:
     with pytest.raises(BadInputError):
         parse_pathway(text)
+
+
+def test_a_clock_that_no_hours_can_tell_is_a_fault(pathway_file: Path) -> None:
+    with pytest.raises(BadInputError, match="less than or equal") as caught:
+        parse_pathway(changed(pathway_file, "plus_minutes: 360", f"plus_minutes: {'9' * 400}"), file="mine.yaml")
+    assert caught.value.field == "steps[0].clock.fhir.plus_minutes"
 
 
 def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:

@@ -279,6 +279,8 @@ def step_of(plan: dict[str, Any]) -> dict[str, Any]:
         ),
         (lambda p: step_of(p)["relatedAction"][0].pop("extension"), "action[2].relatedAction[0].extension", "source"),
         (lambda p: step_of(p)["input"][0].pop("extension"), "action[2].input[0].extension", "opening or items"),
+        (lambda p: step_of(p).update(extension=None), "steps[0].answer_cue", "required"),
+        (lambda p: step_of(p)["input"][0].update(codeFilter=None), "action[2].input[0].codeFilter", "one catalogue"),
         (lambda p: step_of(p)["output"][0].pop("codeFilter"), "action[2].output[0].codeFilter", "value set"),
         (lambda p: step_of(p)["action"][0].update(prefix="x"), "action[2].action[0].prefix", "number of an edge"),
         (

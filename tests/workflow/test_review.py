@@ -181,6 +181,17 @@ def test_a_set_is_answered_by_a_list(reviewed: Path, fill: Callable[..., str], t
     assert review == ReviewRecord(state="answered", answer=("J18.9", "K85.9"), display="pneumonia; acute pancreatitis")
 
 
+def test_only_the_end_of_a_line_ends_a_row(reviewed: Path, fill: Callable[..., str], tmp_path: Path) -> None:
+    """JSON may hold other line breaks as they are; they are white space of a name."""
+    url = fill(1)
+    replay(url, "r", options(reviewed))
+    row = json.dumps({**GOOD, "answer": "acute\u2028pancreatitis"}, ensure_ascii=False)
+    resume(url, "r", answers=answers(tmp_path, row))
+    assert records(url, "r")["fhir-e000", "first"].review == ReviewRecord(
+        state="answered", answer=("K85.9",), display="acute pancreatitis"
+    )
+
+
 def test_the_command_line_shows_what_waits_and_takes_the_answers(
     reviewed: Path, fill: Callable[..., str], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

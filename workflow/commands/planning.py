@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,8 +52,8 @@ def plan_command(
     from workflow.estimate import FEW_PATIENTS, basis_of, memory_of, project
     from workflow.planning import count_run
 
-    if speed is not None and not speed > 0:
-        raise UsageError("--speed must be above 0")
+    if speed is not None and not 0 < speed < math.inf:
+        raise UsageError("--speed must be a number above 0")
     config = make_config(chosen.options)
     with database(db) as engine:
         with CountBar(err_console(), "cases") as bar:

@@ -131,7 +131,7 @@ def watched(db: str, run: str, work: Callable[[Listener], Summary], *, as_json: 
         say(f"`wardstar resume{option} --run {run} --answers FILE.jsonl` goes on with them")
     if summary.statuses["failed"]:
         say(f"some steps failed; their records say why: `wardstar resume{option} --run {run} --retry-failed`")
-        if summary.statuses["failed"] == sum(summary.statuses.values()):
+        if summary.all_failed:
             raise ModelError(f"run {summary.run}: every step that was taken failed")
     return summary
 
