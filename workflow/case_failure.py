@@ -68,7 +68,7 @@ def fail_open_steps(
     for key in _open_places(engine, run, prepared, case_id, known):
         _, name, occurrence = key
         plan = prepared.plans[name]
-        record = failed_record(prepared, case, plan, occurrence, reason, models)
+        record = failed_record(run, prepared, case, plan, occurrence, reason, models)
         labels = truth.get(plan.step.truth) if labels_hold(plan.step.truth, occurrence) else None
         rows, marks = _scored(record, labels, plan)
         store.put(run.run_id, record, rows, marks, calls=[], replace=replace)
@@ -83,7 +83,7 @@ def _open_places(engine: Engine, run: Run, prepared: PreparedRun, case_id: str, 
     `known` grows while this goes on. A step beside the way would be recorded without a search; that it fails instead
     says that nobody could tell.
     """
-    bare = _bare(engine, case_id)
+    bare = bare_case(engine, case_id)
     if bare is not None and prepared.pathway.loops:
         reviews = reviews_of(RunStore(engine), run, prepared, case_id)
 
@@ -97,8 +97,12 @@ def _open_places(engine: Engine, run: Run, prepared: PreparedRun, case_id: str, 
             yield case_id, name, 1
 
 
-def _bare(engine: Engine, case_id: str) -> Case | None:
-    """Returns the case without findings; None where it cannot be read or its way not be told."""
+def bare_case(engine: Engine, case_id: str) -> Case | None:
+    """Returns the case without findings; None where it cannot be read, so that its way cannot be told.
+
+    Raises:
+        StorageError: the database failed.
+    """
     try:
         return CaseReader(engine).get(case_id, lambda _: None)
     except StorageError:

@@ -31,6 +31,7 @@ from search.generation_cache import CachedModel, GenerationCache
 from search.models.language_model import LanguageModel
 from search.models.registry import load_model, load_value_model
 from search.problem import Models
+from search.trajectory import Status
 from search.value import GROUND_TRUTH, Judge
 from workflow.case_failure import fail_open_steps
 from workflow.config import PreparedRun, prepare
@@ -45,7 +46,7 @@ from workflow.step import StepOutcome, reason_of, why_not
 
 WITHOUT_COST = ("random:", "scripted:")  # model SPECs that no cache could make cheaper
 SERVED = "openai:"
-FAILED, NOT_APPLICABLE = "failed", "not_applicable"
+FAILED, NOT_APPLICABLE = Status.FAILED.value, Status.NOT_APPLICABLE.value
 
 
 @dataclass(frozen=True, slots=True)

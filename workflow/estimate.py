@@ -8,9 +8,8 @@ over patients; they tell how sure the mean is, not how much a machine's speed va
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from evaluation.record import RunRecord
 from evaluation.store.calls import unpack
 from evaluation.store.run_store import Run, RunStore
 from evaluation.store.tables import case_steps
-from search.models.adapters import is_adapter
+from search.models.adapters import folder_of, is_adapter
 from search.settings import SearchSettings
 from workflow.config import PreparedRun
 from workflow.planning import Counted
@@ -111,9 +110,13 @@ def _measured(engine: Engine, run: Run) -> list[tuple[str, Sample]]:
     return found
 
 
+def _bundled_figures() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((files("workflow") / "plan_figures.yaml").read_text(encoding="utf-8"))
+    return found
+
+
 def _bundled(prepared: PreparedRun, config: Mapping[str, Any]) -> Basis:
-    text = (files("workflow") / "plan_figures.yaml").read_text(encoding="utf-8")
-    known = yaml.safe_load(text)
+    known = _bundled_figures()
     own = next((one for one in known["figures"] if one["strategy"] == prepared.strategy), None)
     if own is None:
         return Basis("nothing", f"no run of strategy {prepared.strategy} is stored, and no figure is bundled", {})
@@ -125,19 +128,13 @@ def _bundled(prepared: PreparedRun, config: Mapping[str, Any]) -> Basis:
     assumed = []
     if factor != 1:
         assumed.append(f"{rollouts} rollouts cost {factor:g} times {usual.rollouts}")
-    if {**config["settings"], "rollouts": 0} != {**_plain(usual), "rollouts": 0}:
+    if {**config["settings"], "rollouts": 0} != {**asdict(usual), "rollouts": 0}:
         assumed.append("other settings cost the same")
     if prepared.generator != "embedded" or prepared.peer not in (None, "embedded"):
         assumed.append("another model takes as many tokens as the embedded one")
     if assumed:
         words += f"; assumed: {'; '.join(assumed)}"
     return Basis("bundled figures", words, {_ANY: samples}, timed=prepared.generator == "embedded", factor=factor)
-
-
-def _plain(settings: SearchSettings) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(settings)
 
 
 def project(counted: Counted, basis: Basis, speed: float | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -205,7 +202,7 @@ def _totals(weights: Any, sums: Any, counts: Any, numbers: Any, factor: float, s
 
 def memory_of(prepared: PreparedRun, workers: int) -> tuple[float, str]:
     """Returns the memory that a replay may need at most, in GiB, and what that is made of."""
-    known = yaml.safe_load((files("workflow") / "plan_figures.yaml").read_text(encoding="utf-8"))["memory"]
+    known = _bundled_figures()["memory"]
     each, parts = float(known["program_gib"]), [f"{known['program_gib']:g} program"]
     specs = dict.fromkeys(s for s in (prepared.generator, prepared.peer, prepared.value_model) if s)
     local = [s for s in specs if s.partition(":")[0] not in ("random", "scripted", "openai")]
@@ -225,7 +222,7 @@ def memory_of(prepared: PreparedRun, workers: int) -> tuple[float, str]:
 def _weights_gib(spec: str, embedded: float) -> float | None:
     if spec == "embedded":
         return embedded
-    folder = Path(spec)
+    folder = folder_of(spec)
     if not folder.is_dir():
         return None
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors")) / GIB

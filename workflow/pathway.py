@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clinical_data.errors import BadInputError, UsageError
+from clinical_data.errors import BadInputError, UsageError, did_you_mean
 from workflow.pathway_check import troubles
-from workflow.pathway_model import END, HUMAN, PREDICATES, START, Clock, Edge, Pathway, Step, known, suggest
+from workflow.pathway_model import END, HUMAN, PREDICATES, START, Clock, Edge, Pathway, Step, known
 
 __all__ = [
     "END",
@@ -62,7 +62,7 @@ def load_pathway(name: str) -> LoadedPathway:
         names = known_pathways()
         if name not in names:
             hint = known("pathways", names) + "; or name a YAML file"
-            raise UsageError(f"no pathway named {name}{suggest(name, names)}", hint=hint)
+            raise UsageError(f"no pathway named {name}{did_you_mean(name, names)}", hint=hint)
         path = Path(str(files("workflow.pathways") / f"{name}.yaml"))
     try:
         text = path.read_text(encoding="utf-8")

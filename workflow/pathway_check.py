@@ -7,7 +7,7 @@ from typing import Any
 
 from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.clocks import HOURS
-from clinical_data.errors import WardstarError
+from clinical_data.errors import WardstarError, did_you_mean
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from workflow.pathway_model import (
     ABSTAINED,
@@ -21,7 +21,6 @@ from workflow.pathway_model import (
     Edge,
     Pathway,
     Step,
-    suggest,
 )
 
 SCORERS = ("icd", "group", "ordinal", "set", "log_score_change")
@@ -58,7 +57,7 @@ def _of_step(step: Step, catalogue: Catalogue) -> Iterator[Trouble]:
     for part, wanted, there in (("opening", step.opening, ids), ("items", step.items, ids + groups)):
         for k, name in enumerate(wanted if isinstance(wanted, tuple) else ()):
             if name not in there:
-                yield (part, k), f"no catalogue item {name!r}{suggest(name, there)}"
+                yield (part, k), f"no catalogue item {name!r}{did_you_mean(name, there)}"
     yield from _of_answer(step)
     for source, clock in step.clock.items() if step.repeat else ():
         if clock.anchor == "end_of_stay":
@@ -127,9 +126,9 @@ def _earlier(step: Step, treating: Step, source: str) -> bool:
 def _of_edge(edge: Edge, pathway: Pathway, names: list[str]) -> Iterator[tuple[str, str]]:
     """Yields (field, message) of an edge."""
     if edge.from_ not in (*names, START):
-        yield "from", f"no step named {edge.from_}{suggest(edge.from_, names)}"
+        yield "from", f"no step named {edge.from_}{did_you_mean(edge.from_, names)}"
     elif edge.to not in (*names, END, HUMAN):
-        yield "to", f"no step named {edge.to}{suggest(edge.to, names)}"
+        yield "to", f"no step named {edge.to}{did_you_mean(edge.to, names)}"
     else:
         field = "when" if edge.when else "unless"
         if edge.from_ == START and edge.condition in (ABSTAINED, ANSWER_SETTLED, BUDGET_LEFT):

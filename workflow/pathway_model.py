@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clinical_data.clocks import clock_words, minutes_of
-from clinical_data.errors import UsageError
+from clinical_data.errors import UsageError, did_you_mean
 from search.settings import SearchSettings
 
 START, END, HUMAN = "start", "end", "human"
@@ -180,7 +179,9 @@ class Pathway(_Part):
             if step.name == name:
                 return step
         names = [s.name for s in self.steps]
-        raise UsageError(f"pathway {self.name} has no step {name}{suggest(name, names)}", hint=known("steps", names))
+        raise UsageError(
+            f"pathway {self.name} has no step {name}{did_you_mean(name, names)}", hint=known("steps", names)
+        )
 
     def edges_from(self, name: str) -> tuple[Edge, ...]:
         """Returns the edges that leave a step or `start`, in order.
@@ -234,12 +235,6 @@ class Pathway(_Part):
         if otherwise:
             arrows.append(f"    {name} -->{'|otherwise|' if edges else ''} {END}_")
         return arrows
-
-
-def suggest(name: str, names: list[str]) -> str:
-    """Returns the nearest known name as the end of a message; empty where none is near."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def known(what: str, names: list[str]) -> str:

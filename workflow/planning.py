@@ -15,6 +15,7 @@ from clinical_data.store.truth_store import TruthStore
 from evaluation.judging import judge_of
 from evaluation.store.run_store import Run, RunStore, differing_keys
 from evaluation.watching import Watch, unwatched
+from search.trajectory import Status
 from search.value import GROUND_TRUTH
 from workflow.config import PreparedRun, make_config, prepare
 from workflow.options import ReplayOptions
@@ -26,7 +27,6 @@ from workflow.step import StepPlan, why_not
 from workflow.ways import Passage, Ways, ways_of
 
 NO_LABEL = "no recorded label to value answers by"
-_NOT_APPLICABLE = "not_applicable"
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class _Walker:
                 if step not in self._plans:
                     return ""
                 passage = (step, occurrence)
-                return known.get(passage) or (_NOT_APPLICABLE if reasons[passage] else None)
+                return known.get(passage) or (Status.NOT_APPLICABLE.value if reasons[passage] else None)
 
             self._found[alike] = ways_of(self._pathway, case, status_of)
         return self._found[alike]

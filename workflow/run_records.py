@@ -24,23 +24,12 @@ def record_of(run: Run, prepared: PreparedRun, case: Case, models: Models, outco
 
 
 def failed_record(
-    prepared: PreparedRun, case: Case, plan: StepPlan, occurrence: int, reason: str, models: Models | None
+    run: Run, prepared: PreparedRun, case: Case, plan: StepPlan, occurrence: int, reason: str, models: Models | None
 ) -> RunRecord:
     """Returns the record of a step that failed with its case, of which no more is known than its ids."""
-    vocabulary = plan.vocabularies.get(case.source)
-    record = recording.failed(
-        case=case,
-        step=plan.step.name,
-        reason=reason,
-        occurrence=occurrence,
-        question=plan.step.question,
-        strategy=prepared.strategy,
-        settings=plan.settings,
-        seed=prepared.seed,
-        models=models,
-        hashes={"pathway": prepared.pathway_sha256, "catalogue": plan.catalogue.sha256},
-        vocabulary=vocabulary.name if vocabulary else "",
-    )
+    how = _how(run, prepared, case, plan, models)
+    where = _where(case, plan, occurrence)
+    record = recording.failed(**how, **where, reason=reason)
     hashes = {k: v for k, v in record.hashes.items() if k != "case"}
     return of_run(record.model_copy(update={"hashes": hashes}), prepared)
 
@@ -61,8 +50,26 @@ def numbered(step: str, occurrence: int) -> str:
 
 def _record(run: Run, prepared: PreparedRun, case: Case, models: Models, outcome: StepOutcome) -> RunRecord:
     plan = outcome.plan
-    vocabulary = plan.vocabularies.get(case.source)
-    how: dict[str, Any] = {
+    how = _how(run, prepared, case, plan, models)
+    if outcome.problem is not None and outcome.result is not None:
+        repeatable = all(getattr(m, "repeatable", True) for m in models.distinct)
+        return recording.make_record(
+            **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
+        )
+    where = {
+        **_where(case, plan, outcome.occurrence),
+        "reason": outcome.reason,
+        "clock": clock_of(case, plan.step, outcome.occurrence),
+        "clock_text": plan.step.clock_text(case.source, outcome.occurrence),
+    }
+    if outcome.failed:
+        return recording.failed(**how, **where, problem=outcome.problem, seconds=outcome.seconds)
+    return recording.not_applicable(**how, **where)
+
+
+def _how(run: Run, prepared: PreparedRun, case: Case, plan: StepPlan, models: Models | None) -> dict[str, Any]:
+    """Returns what every record says of how it came about."""
+    return {
         "case": case,
         "strategy": prepared.strategy,
         "settings": plan.settings,
@@ -74,20 +81,14 @@ def _record(run: Run, prepared: PreparedRun, case: Case, models: Models, outcome
             "catalogue": plan.catalogue.sha256,
         },
     }
-    if outcome.problem is not None and outcome.result is not None:
-        repeatable = all(getattr(m, "repeatable", True) for m in models.distinct)
-        return recording.make_record(
-            **how, problem=outcome.problem, result=outcome.result, seconds=outcome.seconds, repeatable=repeatable
-        )
-    where: dict[str, Any] = {
+
+
+def _where(case: Case, plan: StepPlan, occurrence: int) -> dict[str, Any]:
+    """Returns what a record says of its step where there is no conclusion to tell it."""
+    vocabulary = plan.vocabularies.get(case.source)
+    return {
         "step": plan.step.name,
-        "occurrence": outcome.occurrence,
-        "reason": outcome.reason,
-        "clock": clock_of(case, plan.step, outcome.occurrence),
-        "clock_text": plan.step.clock_text(case.source, outcome.occurrence),
+        "occurrence": occurrence,
         "question": plan.step.question,
         "vocabulary": vocabulary.name if vocabulary else "",
     }
-    if outcome.failed:
-        return recording.failed(**how, **where, problem=outcome.problem, seconds=outcome.seconds)
-    return recording.not_applicable(**how, **where)

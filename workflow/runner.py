@@ -21,7 +21,7 @@ from clinical_data.store.case_reader import CaseReader
 from evaluation.store import existing_database
 from evaluation.store.run_store import Key, Run, RunStore
 from search.trajectory import Status
-from workflow.case_failure import fail_open_steps
+from workflow.case_failure import bare_case, fail_open_steps
 from workflow.case_worker import CaseReport, done_steps
 from workflow.config import PreparedRun, ReplayOptions, make_config, prepare, versions
 from workflow.executors.crew import Job, Task
@@ -261,23 +261,21 @@ def _unfinished(
     """
     reviews = reviews_of(RunStore(engine), run, prepared)
     stuck = {case_id for case_id, _, _ in waiting(reviews)} if not retry_failed else set()
-    reader, pathway = CaseReader(engine), prepared.pathway
+    pathway = prepared.pathway
 
     def is_left(case_id: str) -> bool:
         if any((case_id, step, 1) not in done for step in prepared.plans):
             return True
         if not pathway.loops:
             return False
-        try:
-            case = reader.get(case_id, lambda _: None)
-        except StorageError:
-            raise
-        except Exception:  # no case to walk with; what was open of it is recorded as failed
+        case = bare_case(engine, case_id)
+        if case is None:  # what was open of it is recorded as failed
             return False
-        return (
-            open_place(pathway, case, lambda s, k: status_in((case_id, s, k), done, reviews), prepared.plans)
-            is not None
-        )
+
+        def status_of(step: str, occurrence: int) -> str | None:
+            return status_in((case_id, step, occurrence), done, reviews)
+
+        return open_place(pathway, case, status_of, prepared.plans) is not None
 
     return [c for c in case_ids if c not in stuck and is_left(c)]
 

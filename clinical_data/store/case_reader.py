@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from sqlalchemy import Engine, FromClause, Row, and_, func, or_, select
+from sqlalchemy import Engine, FromClause, Row, Select, and_, func, or_, select
 
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient
 from clinical_data.errors import UsageError
@@ -72,8 +72,7 @@ class CaseReader:
         Raises:
             UsageError: no such case.
         """
-        own = select(cases, patients.c.source.label("p_source"), patients.c.source_id.label("p_source_id"))
-        own = own.add_columns(patients.c.sex).join(patients).where(cases.c.case_id == case_id)
+        own = _with_patients().where(cases.c.case_id == case_id)
         facts = select(findings).where(findings.c.case_id == case_id).order_by(findings.c.position)
         with reading(self.engine) as connection:
             row = connection.execute(own).one_or_none()
@@ -94,8 +93,7 @@ class CaseReader:
         Raises:
             UsageError: no such case.
         """
-        own = select(cases, patients.c.source.label("p_source"), patients.c.source_id.label("p_source_id"))
-        own = own.add_columns(patients.c.sex).join(patients)
+        own = _with_patients()
         for start in range(0, len(ids), _AT_ONCE):
             some = ids[start : start + _AT_ONCE]
             with reading(self.engine) as connection:
@@ -193,6 +191,12 @@ class CaseReader:
             ),
             key=lambda s: s["case_id"],
         )
+
+
+def _with_patients() -> Select[Any]:
+    """Returns the query of cases with the columns of their patients, as `_bare` reads them."""
+    own = select(cases, patients.c.source.label("p_source"), patients.c.source_id.label("p_source_id"))
+    return own.add_columns(patients.c.sex).join(patients)
 
 
 def _bare(row: Row[tuple[object, ...]]) -> Case:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from clinical_data.errors import WardstarError
+from evaluation.store import existing_database
+from evaluation.store.run_store import RunStore
 from tests.workflow.stored_runs import reasons, stored
 from workflow.config import ReplayOptions
 from workflow.runner import replay, resume
@@ -78,6 +80,10 @@ def test_a_case_that_is_deleted_under_way_fails_alone(
     monkeypatch.setattr("workflow.runner.case_ids_of", lambda *a, **k: ["fhir-e000", "fhir-e009", "fhir-e002"])
     summary = replay(url, "one", options)
     assert set(reasons(url, "one").values()) == {"BadInputError: no case fhir-e009"}
+    with existing_database(url) as engine:
+        store = RunStore(engine)
+        run = store.get("one")
+        assert {s.record.hashes.get("configuration") for s in store.records(run.run_id)} == {run.config_hash}
     assert sum(summary.statuses.values()) == 6
 
 

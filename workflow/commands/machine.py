@@ -57,7 +57,8 @@ def demo_command(
     limit = None if full else cases or CASES
     demo, imported = prepare_demo(out)
     say(f"{imported.cases} synthetic cases in {out / 'wardstar.db'}")
-    for part in parts(model):
+    made = parts(model)
+    for part in made:
 
         def work(listener: Listener, part: Part = part) -> Summary:
             return replay_demo(demo, part, cases=limit, listener=listener)
@@ -71,7 +72,7 @@ def demo_command(
             show_json({"database": demo.url, "report": str(index), "score": score})
             return
         _show_results(engine, RUN)
-        if any(part.run == UNTUNED for part in parts(model)):
+        if any(part.run == UNTUNED for part in made):
             _show_before(engine, RUN, UNTUNED)
         index = write_report(engine, RUN, demo.report, watch=bar)
     out_console().print(f"report: {index}", markup=False, soft_wrap=True)
@@ -107,15 +108,10 @@ def _show_before(engine: Engine, run: str, before: str) -> None:
     """Writes what tuning changed: the figures of both runs and their paired difference."""
     from evaluation.compare import compare_runs, comparison_table
 
+    columns = {"step": "step", "figure": "figure", "before": before, "after": run, "difference": "difference"}
     rows = comparison_table(compare_runs(engine, run, before))
-    names = {run: "after", before: "before"}
-    shown = [
-        {names.get(key, key): cell for key, cell in row.items() if key in ("step", "figure", before, run, "difference")}
-        for row in rows
-        if row["figure"] in DEMO_FIGURES
-    ]
-    columns = ("step", "figure", "before", "after", "difference")
-    show_rows([{name: row[name] for name in columns} for row in shown], title="what tuning changed")
+    shown = [{name: row[key] for name, key in columns.items()} for row in rows if row["figure"] in DEMO_FIGURES]
+    show_rows(shown, title="what tuning changed")
 
 
 @models_app.command("list")
