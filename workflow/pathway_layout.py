@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.pathway import END, Edge, Pathway, Step
+from workflow.pathway import END, START, Edge, Pathway, Step
 
-START = "start of the case"  # no step can have this name
 WIDTH = 330.0
 PILL = 110.0
 GAP, LABELLED_GAP = 30.0, 40.0
@@ -174,16 +173,12 @@ def wrapped(text: str, width: float, size: float, bold: bool, measure: Measure) 
 
 def _ways(pathway: Pathway) -> dict[tuple[str, str], str]:
     """Returns (from, to) -> label of every way that a case can take; several edges between two nodes are one."""
-    names = [step.name for step in pathway.steps]
     found: dict[tuple[str, str], list[str]] = {}
-    entering = [edge for edge in pathway.edges if edge.from_ not in names]  # those of the start, where there are any
-    if not entering:
-        found[START, names[0]] = [""]
-    leaving = [(START, entering)] if entering else []
-    for name, edges in [*leaving, *((name, pathway.edges_from(name)) for name in names)]:
+    for name in (START, *(step.name for step in pathway.steps)):
+        edges = pathway.edges_from(name)
         for edge in edges:
             found.setdefault((name, edge.to), []).append(label_of(edge))
-        if not any(_always(edge, names) for edge in edges):
+        if all(edge.condition or pathway.leads_back(edge) for edge in edges):  # none of them is always taken
             found.setdefault((name, END), []).append("otherwise" if edges else "")
     targets = Counter(name for name, _ in found)
     return {pair: _joined(labels, targets[pair[0]] == 1) for pair, labels in found.items()}
@@ -195,12 +190,6 @@ def _joined(labels: Sequence[str], alone: bool) -> str:
         return " or ".join(labels)
     conditions = [label for label in labels if label]
     return "" if alone or not conditions else " or ".join(conditions) + ", or no other way"
-
-
-def _always(edge: Edge, names: Sequence[str]) -> bool:
-    """Says whether an edge is always taken: without a condition, and not back, which has a bound."""
-    back = edge.from_ in names and edge.to in names and names.index(edge.to) <= names.index(edge.from_)
-    return not (edge.when or edge.unless or back)
 
 
 def _lanes(pairs: Sequence[tuple[str, str]], rank: dict[str, int]) -> dict[tuple[str, str], int]:

@@ -9,8 +9,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 from clinical_data.errors import UsageError
-from workflow.pathway import END, Pathway
-from workflow.pathway_layout import LINE, PAD, START, Arrow, Layout, Node, lay_out
+from workflow.pathway import END, START, Pathway
+from workflow.pathway_layout import LINE, PAD, Arrow, Layout, Node, lay_out
 
 DOTS_PER_INCH = 200
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same
