@@ -68,6 +68,8 @@ class SetOptions:
         splits: files to write; `train` is always among them.
         steps: steps to take; none means all.
         answers_only: answers and pairs of answers alone, without the turns that lead there.
+        answers_from: of these runs, beside those that are named, answers alone: a set can so teach questions from one
+            run, and answers from many.
         balance: no class with more cases than the class of median size.
         most_characters: characters of prompt and completion that a row may take; 0: any.
         label_source: of stepwise labels: `record`, `peer` or `vote`.
@@ -80,6 +82,7 @@ class SetOptions:
     splits: tuple[str, ...] = (TRAIN,)
     steps: tuple[str, ...] = ()
     answers_only: bool = False
+    answers_from: tuple[str, ...] = ()
     balance: bool = False
     most_characters: int = MOST_CHARACTERS
     label_source: str = RECORD
@@ -102,7 +105,7 @@ def export_set(
     Args:
         engine: the database of cases and runs.
         kind: `sft`, `preference`, `stepwise`, or `prompts` (of cases with or without a recorded answer).
-        runs: names of the runs; they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
+        runs: names of the runs; with those of `options.answers_from` they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
         out: folder to make; one that holds an earlier set is replaced.
         options: how; None: as `SetOptions` has it.
         watch: told how far it is: what, done, of how many (case-steps that teach, of all that are stored).
@@ -114,9 +117,11 @@ def export_set(
     """
     options = options or SetOptions()
     _check(kind, options, out)
+    if twice := sorted({*runs} & {*options.answers_from}):
+        raise UsageError(f"run {twice[0]} is named by --run and by --answers-from", hint="name it once")
     splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
     unlabelled = kind == PROMPTS or (kind == STEPWISE and options.label_source != RECORD)
-    lessons = Lessons(engine, runs, splits, options.steps, options.half, unlabelled)
+    lessons = Lessons(engine, (*runs, *options.answers_from), splits, options.steps, options.half, unlabelled)
     steps = tuple(step_rules(lessons.runs[0].config))
     store = RunStore(engine)
     total = sum(len(store.done(run.run_id)) for run in lessons.runs)
@@ -175,8 +180,9 @@ def _check_kind(kind: str, options: SetOptions) -> None:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} have no label")
     if kind != STEPWISE and options.label_source != RECORD:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
-    if kind in (STEPWISE, PROMPTS) and options.answers_only:
-        raise UsageError("--answers-only is for sft and preference sets")
+    for given, name in ((options.answers_only, "--answers-only"), (options.answers_from, "--answers-from")):
+        if kind in (STEPWISE, PROMPTS) and given:
+            raise UsageError(f"{name} is for sft and preference sets")
     if kind == PROMPTS and options.balance:
         raise UsageError("--balance goes by the recorded class, which prompts do not have")
     if options.role is not None and kind != SFT:
@@ -202,10 +208,11 @@ def _rows(lessons: Lessons, kind: str, options: SetOptions, watch: Watch, total:
 
 
 def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
+    answers_only = options.answers_only or lesson.run in options.answers_from
     if kind == SFT:
-        return of_role(sft_rows(lesson, answers_only=options.answers_only), options.role)
+        return of_role(sft_rows(lesson, answers_only=answers_only), options.role)
     if kind == PREFERENCE:
-        return preference_rows(lesson, answers_only=options.answers_only)
+        return preference_rows(lesson, answers_only=answers_only)
     if kind == PROMPTS:  # where recorded labels valued the search, the best trajectory would tell of them
         return iter(()) if lesson.record.settings.get("value") == GROUND_TRUTH else prompt_rows(lesson)
     return stepwise_rows(lesson, options.label_source)
@@ -233,6 +240,7 @@ def _as_json(options: SetOptions, kind: str) -> dict[str, Any]:
     return {
         "steps": list(options.steps),
         "answers_only": options.answers_only,
+        "answers_from": sorted(set(options.answers_from)),
         "balance": options.balance,
         "most_characters": options.most_characters,
         "label_source": options.label_source if kind != PROMPTS else "none",

@@ -248,6 +248,20 @@ def test_contradictions_are_kept_and_named_and_repetitions_are_not(shelf):
     assert without_repetition([*rows, *rows], "sft") == rows
 
 
+def test_of_some_runs_answers_alone_can_be_taken(shelf):
+    """One run teaches its turns as well, the other its answers: each row says of which it is."""
+    for name, case in (("r", 1), ("s", 2)):
+        shelf.add(shelf.begin(name, seed=case), case, TRAIN[case], "J18.9")
+    rows, card = exported(shelf, "sft", answers_from=("s",))
+    turns = {name: {r["turn"] for r in rows if r["run"] == name} for name in ("r", "s")}
+    assert turns["s"] == {"answer"}
+    assert "answer" in turns["r"]
+    assert len(turns["r"]) > 1
+    assert card["options"]["answers_from"] == ["s"]
+    with pytest.raises(UsageError, match="run r is named by --run and by --answers-from"):
+        exported(shelf, "sft", answers_from=("r",))
+
+
 def test_pairs_the_other_way_round_are_both_left_out():
     rows = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in (("x", "y"), ("y", "x"), ("x", "z"))]
     assert without_reversed(rows) == [rows[2]]
@@ -451,6 +465,7 @@ def test_a_full_disk_leaves_the_earlier_set(shelf, monkeypatch):
         ("stepwise", {"label_source": "reviewer"}, "not available yet"),
         ("stepwise", {"label_source": "me"}, "no label source named me"),
         ("stepwise", {"answers_only": True}, "--answers-only"),
+        ("stepwise", {"answers_from": ("s",)}, "--answers-from"),
         ("stepwise", {"balance": True, "label_source": "vote"}, "--balance"),
         ("sft", {"most_characters": -1}, "--max-characters"),
         ("sft", {"steps": ("triage",)}, "no step named triage"),

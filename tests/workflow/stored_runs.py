@@ -19,11 +19,12 @@ from workflow.config import ReplayOptions
 from workflow.runner import replay
 
 WARDSTAR = (sys.executable, "-c", "from workflow.cli import main; main()")
+ROLLOUTS = 120  # a step takes a sixth of a second, so that whoever comes late to kill still finds some undone
 DEADLY = (sys.executable, str(Path(__file__).with_name("deadly.py")))
 
 
 def replay_command(
-    url: str, run: str, pathway: Path, *more: object, program: tuple[str, ...] = WARDSTAR, rollouts: int = 12
+    url: str, run: str, pathway: Path, *more: object, program: tuple[str, ...] = WARDSTAR, rollouts: int = ROLLOUTS
 ) -> list[str]:
     own = ["replay", "--db", url, "--run", run, "--pathway", str(pathway), "--generator", "random:7", "--seed", "5"]
     return [*program, *own, "--rollouts", str(rollouts), *map(str, more)]
@@ -33,7 +34,7 @@ def resume_command(url: str, run: str, *more: object, program: tuple[str, ...] =
     return [*program, "resume", "--db", url, "--run", run, *map(str, more)]
 
 
-def replay_here(url: str, run: str, pathway: Path, *, rollouts: int = 12) -> None:
+def replay_here(url: str, run: str, pathway: Path, *, rollouts: int = ROLLOUTS) -> None:
     """What `replay_command` does, in this process: no other has to start."""
     settings = {"rollouts": rollouts}
     replay(url, run, ReplayOptions(pathway=str(pathway), generator="random:7", seed=5, settings=settings))

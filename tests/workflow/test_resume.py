@@ -18,7 +18,6 @@ from tests.workflow.stored_runs import done, finished, replay_command, replay_he
 
 CASES, KILLS = effort((6, 1), (12, 5))
 RANDOM_KILLS = effort(6, 100)
-SLOW = 200  # rollouts: a step takes a quarter of a second, so that whoever comes late to kill still finds some undone
 
 
 def kill_table(*more: object, seconds: int) -> list[dict[str, object]]:
@@ -61,12 +60,12 @@ def test_a_killed_replay_resumes_to_the_same_records(
     fill: Callable[..., str], pathway_file: Path, workers: int
 ) -> None:
     url = fill(CASES)
-    replay_here(url, "whole", pathway_file, rollouts=SLOW)
+    replay_here(url, "whole", pathway_file)
     dice = random.Random(workers)
     kills = []
     for _ in range(KILLS):  # each session is killed a little after it has done something more
         before = done(url, "killed")
-        command = replay_command(url, "killed", pathway_file, "--workers", workers, rollouts=SLOW)
+        command = replay_command(url, "killed", pathway_file, "--workers", workers)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait = time.monotonic() + 60
         while done(url, "killed") <= max(before, 0) and process.poll() is None and time.monotonic() < wait:
@@ -85,9 +84,7 @@ def test_a_killed_replay_resumes_to_the_same_records(
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(fill: Callable[..., str], pathway_file: Path) -> None:
     url = fill(CASES)
-    process = subprocess.Popen(
-        replay_command(url, "one", pathway_file, rollouts=SLOW), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(replay_command(url, "one", pathway_file), stderr=subprocess.PIPE, text=True)
     wait_until(lambda: done(url, "one") >= 1, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

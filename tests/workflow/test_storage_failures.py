@@ -40,7 +40,7 @@ from workflow.cli import main; main()
 def url(fill: Callable[..., str], pathway_file: Path) -> str:
     """A database with cases, and an undisturbed run `whole` over them."""
     made = fill(CASES)
-    replay_here(made, "whole", pathway_file)
+    replay_here(made, "whole", pathway_file, rollouts=12)
     return made
 
 
@@ -52,7 +52,7 @@ def test_a_database_file_that_may_not_grow(url: str, fill: Callable[..., str], p
     """The limit of a file's size stands for a full disk: it takes no rights, and hits SQLite in the same places."""
     narrow = fill(CASES, "narrow.db")
     size = file_of(narrow).stat().st_size + 30_000
-    command = replay_command(narrow, "one", pathway_file, program=(sys.executable, "-c", NARROW, str(size)))
+    command = replay_command(narrow, "one", pathway_file, rollouts=12, program=(sys.executable, "-c", NARROW, str(size)))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 5, ended.stderr
     assert "disk" in ended.stderr
@@ -76,7 +76,7 @@ def test_a_full_disk(url: str, pathway_file: Path, tmp_path: Path) -> None:
     script = f"""
         mount -t tmpfs -o size={size} tmpfs {mount} || exit 90
         cp {file_of(url)} {mount}/cases.db
-        {shlex.join(replay_command(small, "one", pathway_file))} 2> {tmp_path}/said
+        {shlex.join(replay_command(small, "one", pathway_file, rollouts=12))} 2> {tmp_path}/said
         echo $? > {tmp_path}/code
         mount -o remount,size=100m {mount} || exit 91
         {shlex.join(resume_command(small, "one"))} 2> {tmp_path}/resumed || exit 92

@@ -25,6 +25,10 @@ def export_command(
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Answers alone, without the turns that lead there.")
     ] = False,
+    answers_from: Annotated[
+        list[str],
+        typer.Option("--answers-from", help="Name of a run of which answers alone are taken; may be given several times."),
+    ] = [],  # noqa: B006
     balance: Annotated[
         bool, typer.Option("--balance", help="Keep no more cases of a class than the class of median size has.")
     ] = False,
@@ -59,6 +63,7 @@ def export_command(
         splits=tuple(split),
         steps=tuple(s.strip() for s in steps.split(",") if s.strip()),
         answers_only=answers_only,
+        answers_from=tuple(answers_from),
         balance=balance,
         most_characters=max_characters,
         label_source=label_source,
