@@ -55,9 +55,8 @@ def cohort(url: str) -> dict[str, list[str]]:
         return found
 
 
-def main() -> None:
-    """Writes the lists into a folder, and how many each holds to stdout."""
-    url, folder = sys.argv[1], Path(sys.argv[2])
+def write_lists(url: str, folder: Path) -> None:
+    """Writes the lists into a folder, and how many stays each holds to stdout."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = cohort(url)
     lists = {
@@ -69,6 +68,11 @@ def main() -> None:
     for name, ids in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")
         print(f"{name} {len(ids)} of {len(splits.get(name, splits['train']))}")
+
+
+def main() -> None:
+    """Writes the lists of a database into a folder."""
+    write_lists(sys.argv[1], Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def verify(
 
     Agreement is the mean over the completions of 1 for the same answer and 0 for another or none; for sets of their
     Jaccard index. A trajectory without an answer, or too short to cut, cannot be verified: its agreement is None.
+    Where `actions` hold no thoughts the peer concludes from the prefix at once, in the words in which the generator would be
+    asked: models that were tuned without thoughts have learned no others.
 
     Args:
         trajectory: a concluded trajectory.
@@ -96,12 +98,13 @@ def verify(
     if other_model:
         prefixes = [tuple(map(in_words, turns)) for turns in prefixes]
     spots = [maker.spot(turns, f"{label}|cut{k}") for k, turns in zip(at, prefixes, strict=True)]
-    drawn = yield [maker.ask("think", (*spot.prompt, cue), spot.label) for spot in spots]
-    done = [
-        replace(spot, prompt=(*spot.prompt, cue, Segment(sample.text, sample.token_ids)))
-        for spot, sample in zip(spots, samples_of(drawn), strict=True)
-    ]
-    outcomes = yield from together([maker.vote(spot) for spot in done])
+    if ActionKind.THINK in maker.settings.kinds:
+        drawn = yield [maker.ask("think", (*spot.prompt, cue), spot.label) for spot in spots]
+        spots = [
+            replace(spot, prompt=(*spot.prompt, cue, Segment(sample.text, sample.token_ids)))
+            for spot, sample in zip(spots, samples_of(drawn), strict=True)
+        ]
+    outcomes = yield from together([maker.vote(spot) for spot in spots])
     reached = [outcome.conclusion for outcome in outcomes]
     agreement = sum(answers.agreement(concluded, own) for own in reached) / len(reached)
     return Verification(agreement, at, tuple(own.answer_key for own in reached))

@@ -33,7 +33,7 @@ class SearchSettings:
 
     Attributes:
         actions: kinds of turn that the search may take, by name, with commas between; `finish` is always among them.
-            The peer takes over with a thought in any case.
+            The peer takes over with a thought where they hold `think`, and concludes at once where they do not.
         rollouts: rollouts of one search; with prospective chart access, of each commit.
         depth: turns on a path, requests not counted.
         max_requests: requests on a path.

@@ -89,6 +89,19 @@ def test_the_peers_prefix_is_shorter_than_the_trace_and_lacks_its_answer():
         assert "sepsis" not in prefix
 
 
+def test_without_thoughts_the_peer_concludes_at_once_in_the_generators_words():
+    """The text that it is sent is the one after which the generator would conclude, so that tuned models know it."""
+    path = trajectory("a", "vitals", "c", "d")
+    check, desk = run(path, {"scores": {"sepsis": -0.1}}, actions="finish, request")
+    assert {call.purpose for call in desk.calls} == {"vote"}
+    assert check.answers
+    assert not any(prompts.PEER_CUE in call.text for call in desk.calls)
+    own = maker(actions="finish, request")
+    spot = own.spot(path.turns[: check.cuts[0]], "x")
+    cue = prompts.answer_cue(own.problem).text
+    assert desk.calls[0].text == "".join(s.text for s in spot.prompt) + cue
+
+
 def test_too_short_or_without_answer_is_unverifiable():
     assert run(trajectory(), {})[0].agreement is None
     nothing = Trajectory(trajectory("a", "b").turns, Conclusion((), None))
