@@ -17,6 +17,7 @@ from typing import Any
 
 from evaluation.supervision.branches import Leaf
 from evaluation.supervision.lessons import Lesson
+from evaluation.supervision.readings import GOOD
 from evaluation.supervision.targets import Target, keys_of, vote_after
 from evaluation.supervision.traces import ANSWER, THOUGHT, Piece, Trace
 from search import prompts
@@ -90,9 +91,10 @@ def _own_merit(leaf: Leaf) -> tuple[Any, ...]:
 
 
 def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a case-step whose recorded answer is known: the generator's turns, then the peer's.
+    """Yields the rows of a case-step whose answer is known: the generator's turns, then the peer's.
 
-    A turn that the limit of tokens cut is not taught, for its end is none; `"cut": True` marks it for the caller.
+    A turn that the limit of tokens cut is not taught, for its end is none; `"cut": True` marks it for the caller. One
+    that readers rated below acceptable has `"disliked": True`.
 
     Args:
         lesson: the case-step.
@@ -102,16 +104,30 @@ def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str
     assert target is not None
     leaf, cold = taught(lesson)
     exact = not cold and target.rightness(keys_of(leaf.candidate)) == 1.0
-    source = (BY_PEER if leaf.verified else VOTE) if exact else RECORD
-    for turn in leaf.trace.turns:
+    source = _source(lesson, (BY_PEER if leaf.verified else VOTE) if exact else RECORD)
+    disliked = _disliked(lesson, leaf)
+    for at, turn in enumerate(leaf.trace.turns):
         for piece in turn.pieces:
             if piece.name == ANSWER:
                 words = piece.text if exact and not target.several else target.words
                 yield _row(lesson, leaf, GENERATOR, ANSWER, piece.prompt, words, source, cold)
             elif not answers_only:
-                yield _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
+                row = _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
+                yield {**row, "disliked": at in disliked}
     if not answers_only:
         yield from _peer_rows(lesson, leaf, target)
+
+
+def _source(lesson: Lesson, otherwise: str) -> str:
+    """Returns who gave the label of a case-step."""
+    return REVIEWER if lesson.by_reader else otherwise
+
+
+def _disliked(lesson: Lesson, leaf: Leaf) -> set[int]:
+    """Returns the turns of a trajectory that readers rated below acceptable; they rate the winning one alone."""
+    if leaf is not lesson.winning:
+        return set()
+    return {turn for turn, rating in lesson.ratings.items() if rating < GOOD}
 
 
 def prompt_rows(lesson: Lesson) -> Iterator[dict[str, Any]]:
@@ -134,7 +150,7 @@ def _peer_rows(lesson: Lesson, leaf: Leaf, target: Target) -> Iterator[dict[str,
     made = list(completions_of(lesson, leaf, target))
     right = [c for c in made if c.rightness == 1.0]
     chosen = right or ([max(made, key=lambda c: c.likelihood)] if made else [])
-    source = (BY_PEER if leaf.right else VOTE) if right else RECORD
+    source = _source(lesson, (BY_PEER if leaf.right else VOTE) if right else RECORD)
     for one in chosen:
         thought = one.thought
         yield _row(lesson, leaf, PEER, THOUGHT, thought.prompt, thought.text, source, not right, thought.cut)

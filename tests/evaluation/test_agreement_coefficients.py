@@ -8,12 +8,12 @@ from evaluation.reading.coefficients import Unit, alpha, cohen, fleiss, pairs_of
 
 PAIR = ("ann", "ben")
 
-# Fleiss 1971, table 1: 30 patients, each diagnosed by six of 43 psychiatrists. Columns: depression, personality disorder,
+# Fleiss 1971, table 1: 30 patients, each diagnosed by six psychiatrists. Columns: depression, personality disorder,
 # schizophrenia, neurosis, other.
-FLEISS_1971 = (
-    "00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031 "
-    "00501 30012 51000 02040 10203 00006 01050 02013 20040 10041 05010 40002 02040 10500 00006"
-).split()  # fmt: skip
+FLEISS_1971 = """
+    00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031
+    00501 30012 51000 02040 10203 00006 01050 02013 20040 10041 05010 40002 02040 10500 00006
+"""
 # The example of fourteen raters of ten things by five answers (en.wikipedia.org/wiki/Fleiss'_kappa).
 FOURTEEN = (
     (0, 0, 0, 0, 14), (0, 2, 6, 4, 2), (0, 0, 3, 5, 6), (0, 3, 9, 2, 0), (2, 2, 8, 1, 1),
@@ -21,8 +21,8 @@ FOURTEEN = (
 )  # fmt: skip
 # Krippendorff 2011, section C and D: four observers, twelve units, five values, seven missing.
 KRIPPENDORFF_2011 = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
-# Cohen 1960, table 1, two psychologists, 200 patients; Altman 1991, p. 404, two radiologists, 85 xeromammograms.
-COHEN_1960 = ((88, 14, 18), (10, 40, 10), (2, 6, 12))
+# Cohen 1968, two raters of 200 things, here without weights; Altman 1991, p. 404, two radiologists, 85 xeromammograms.
+COHEN_1968 = ((88, 14, 18), (10, 40, 10), (2, 6, 12))
 ALTMAN_1991 = ((21, 12, 0, 0), (4, 17, 1, 0), (3, 9, 15, 2), (0, 0, 0, 1))
 # SAS/STAT user's guide, PROC FREQ, "Agreement study": two dermatologists, 88 patients.
 SAS_SKIN = ((10, 4, 1, 0), (5, 10, 12, 2), (2, 4, 12, 5), (0, 2, 6, 13))
@@ -54,7 +54,7 @@ def domain_of(table):
 
 
 def test_fleiss_kappa_of_fleiss_1971():
-    found = fleiss(units_of_counts(FLEISS_1971), list("01234"), 0)
+    found = fleiss(units_of_counts(FLEISS_1971.split()), list("01234"), 0)
     assert found.value == pytest.approx(0.430, abs=5e-4)
     assert (found.n, found.detail["readers"]) == (30, 6)
     assert found.low < found.value < found.high
@@ -80,7 +80,7 @@ def test_alpha_of_krippendorff_2011_with_missing_values(level, value):
 @pytest.mark.parametrize(
     ("table", "weights", "value", "digits"),
     [
-        (COHEN_1960, None, 0.492, 3),
+        (COHEN_1968, None, 0.492, 3),
         (ALTMAN_1991, None, 0.47, 2),
         (ALTMAN_1991, "linear", 0.57, 2),
         (SAS_SKIN, None, 0.3449, 4),
@@ -96,15 +96,13 @@ def test_cohens_kappa_of_published_tables(table, weights, value, digits):
 @pytest.mark.parametrize(("weights", "value"), [(None, -0.006289), ("linear", 0.145907), ("quadratic", 0.252033)])
 def test_weighted_kappa_of_irr(weights, value):
     """irr takes the answers that were given for the scale, and nobody gave 5."""
-    units = [
-        Unit(f"p{at}", {"ann": str(ANXIETY[1][at]), "ben": str(ANXIETY[2][at])}) for at in range(len(ANXIETY[1]))
-    ]
+    units = [Unit(f"p{at}", {"ann": str(ANXIETY[1][at]), "ben": str(ANXIETY[2][at])}) for at in range(len(ANXIETY[1]))]
     found = cohen(units, PAIR, list("12346"), 0, weights)
     assert found.value == pytest.approx(value, abs=1e-6)
 
 
 def test_quadratic_kappa_by_hand():
-    """(1,1) (2,2) (1,3) on a scale of three: mean square 4/3; by the margins 2/9 * (0 + 1 + 4) + 1/9 * (1 + 0 + 1) = 4/3."""
+    """(0,0) (1,1) (0,2) of three levels: mean square 4/3, by the margins 2/9 (0 + 1 + 4) + 1/9 (1 + 0 + 1) = 4/3."""
     units = units_of_table(((1, 0, 1), (0, 1, 0), (0, 0, 0)))
     assert cohen(units, PAIR, list("012"), 0, "quadratic").value == pytest.approx(1 - (4 / 3) / (4 / 3))
     assert cohen(units, PAIR, list("012"), 0, "linear").value == pytest.approx(1 - (2 / 3) / (8 / 9))
