@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from run_records import STEP
-
 from evaluation.reading.form import Own, Reason, Review, Say, Verdict
+
+STEP = "admission_diagnosis"
 
 
 def review_of(number=1, reviewer="ann", **more):
