@@ -7,7 +7,7 @@ compared by the coefficients of `coefficients`, step by step, and answers by cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ from evaluation.reading.coefficients import (
     raw_agreement,
 )
 from evaluation.reading.form import HARM_LIKELIHOOD, HARM_SEVERITY, RATING_ANCHORS, Key, Review, Verdict
-from evaluation.reading.read_steps import ReadStep, read_steps
+from evaluation.reading.read_steps import ReadStep, independent, read_steps
 from evaluation.store.run_store import RunStore
+from evaluation.watching import Watch, unwatched
 
 NONE_FITS = "none of them"
 ALL_STEPS = "all steps"
@@ -62,18 +63,14 @@ QUESTIONS = (
 RATINGS = tuple(str(rating) for rating in sorted(RATING_ANCHORS))
 
 
-def independent(reviews: Sequence[Review]) -> list[Review]:
-    """Returns the readings without adjudications; of two by one reader of one case-step the later."""
-    latest = {(review.key, review.reviewer): review for review in reviews if not review.adjudicates}
-    return list(latest.values())
-
-
 def settled(review: Review, step: ReadStep) -> tuple[str, ...]:
     """Returns the answer that should stand there by a reader: the model's where it was accepted, else the corrected."""
     return step.model if review.verdict is Verdict.ACCEPTED else review.corrected
 
 
-def agreement_of(engine: Engine, run_name: str, reviews: Sequence[Review], *, seed: int = 0) -> dict[str, Any]:
+def agreement_of(
+    engine: Engine, run_name: str, reviews: Sequence[Review], *, seed: int = 0, watch: Watch = unwatched
+) -> dict[str, Any]:
     """Returns the figures of the readings of a run, as plain data.
 
     Args:
@@ -81,6 +78,7 @@ def agreement_of(engine: Engine, run_name: str, reviews: Sequence[Review], *, se
         run_name: the run.
         reviews: its finished readings, in order of finish.
         seed: of the bootstrap intervals.
+        watch: told how far it is: what, done, of how many (groups of case-steps).
 
     Raises:
         UsageError: no such run, or a vocabulary that is not there.
@@ -88,10 +86,12 @@ def agreement_of(engine: Engine, run_name: str, reviews: Sequence[Review], *, se
     """
     run = RunStore(engine).get(run_name)
     steps = read_steps(engine, run, (review.key for review in reviews))
-    return {"run": run_name, **compare(reviews, steps, seed=seed)}
+    return {"run": run_name, **compare(reviews, steps, seed=seed, watch=watch)}
 
 
-def compare(reviews: Sequence[Review], steps: Mapping[Key, ReadStep], *, seed: int = 0) -> dict[str, Any]:
+def compare(
+    reviews: Sequence[Review], steps: Mapping[Key, ReadStep], *, seed: int = 0, watch: Watch = unwatched
+) -> dict[str, Any]:
     """Returns the figures of readings whose case-steps are known; others are counted as `unknown`."""
     known = [review for review in reviews if review.key in steps]
     own = independent(known)
@@ -101,9 +101,12 @@ def compare(reviews: Sequence[Review], steps: Mapping[Key, ReadStep], *, seed: i
     overlap = {key: of_key for key, of_key in by_key.items() if len(of_key) > 1}
     names = list(dict.fromkeys(key[1] for key in by_key))
     groups = {name: {key: r for key, r in overlap.items() if key[1] == name} for name in names}
-    found = {name: _of_step(of_step, steps, seed) for name, of_step in groups.items()}
     if len(names) > 1:
-        found[ALL_STEPS] = _of_step(overlap, steps, seed, answers=False)
+        groups[ALL_STEPS] = overlap
+    found = {}
+    for done, (name, of_step) in enumerate(groups.items(), 1):
+        found[name] = _of_step(of_step, steps, seed, answers=name != ALL_STEPS)
+        watch("comparing readings", done, len(groups))
     return {
         "seed": seed,
         "readings": len(own),
@@ -122,11 +125,25 @@ def _of_step(
 ) -> dict[str, Any]:
     """Returns the figures of the case-steps that several read; `answers`: compare the codes as well."""
     figures: dict[str, Any] = {}
+    alike: dict[Hashable, dict[str, Any]] = {}
     questions = [*_answer_questions(overlap, steps)] if answers else []
     for name, units, scale in (*questions, *_form_questions(overlap, steps)):
         if units:
-            figures[name] = _figures(units, scale, seed)
+            pattern = _pattern(units, scale)
+            if pattern not in alike:
+                alike[pattern] = _figures(units, scale, seed)
+            figures[name] = alike[pattern]
     return {"overlap": len(overlap), "figures": figures}
+
+
+def _pattern(units: Sequence[Unit], scale: tuple[str, ...]) -> Hashable:
+    """Returns who said the same of what: no figure depends on more, and levels often differ in names alone."""
+    numbers: dict[str, int] = {}
+    named = tuple(
+        (unit.patient_id, tuple((reader, numbers.setdefault(text, len(numbers))) for reader, text in unit.said.items()))
+        for unit in units
+    )
+    return (named, tuple(numbers), scale) if scale else named
 
 
 _Asked = tuple[str, list[Unit], tuple[str, ...]]

@@ -25,12 +25,19 @@ BIAS_WORDS = {
 def agreement_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns one row per step and question: n, and each coefficient with its interval.
 
-    Cohen's kappa is shown where two readers read the overlap; of more, `--json` has every pair. Krippendorff's alpha is
-    the ordinal one where the answers have an order.
+    Levels of an answer that have the same figures share a row. Cohen's kappa is shown where two readers read the
+    overlap; of more, `--json` has every pair. Krippendorff's alpha is the ordinal one where the answers have an order.
+    Coefficients that no row has are left out.
     """
-    rows = []
+    rows: list[dict[str, str]] = []
+    before: tuple[str, str, Any] = ("", "", None)
     for step, of_step in result["steps"].items():
         for question, figures in of_step["figures"].items():
+            subject, _, level = question.partition(", ")
+            if level and before == (step, subject, figures):
+                rows[-1]["question"] += f", {level}"
+                continue
+            before = (step, subject, figures)
             rows.append(
                 {
                     "step": step.replace("_", " "),
@@ -43,7 +50,8 @@ def agreement_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
                     "Krippendorff": _text(figures.get("alpha_ordinal", figures["alpha_nominal"])),
                 }
             )
-    return rows
+    empty = {name for name in rows[0] if all(row[name] == "-" for row in rows)} if rows else set()
+    return [{name: text for name, text in row.items() if name not in empty} for row in rows]
 
 
 def bias_rows(result: Mapping[str, Any]) -> list[dict[str, str]]:

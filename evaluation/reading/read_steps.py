@@ -13,7 +13,7 @@ from clinical_data.ground_truth import GroundTruth
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation import matching
-from evaluation.reading.form import Key
+from evaluation.reading.form import Key, Review
 from evaluation.record import RunRecord
 from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
@@ -105,3 +105,9 @@ def read_steps(engine: Engine, run: Run, keys: Iterable[Key]) -> dict[Key, ReadS
 def answer_of(record: RunRecord) -> tuple[str, ...]:
     """Returns the codes of the answer that a record gives: one, those of a set, or none."""
     return record.chosen or tuple(answer.code for answer in record.ranked[:1])
+
+
+def independent(reviews: Sequence[Review]) -> list[Review]:
+    """Returns the readings without adjudications; of two by one reader of one case-step the later."""
+    latest = {(review.key, review.reviewer): review for review in reviews if not review.adjudicates}
+    return list(latest.values())

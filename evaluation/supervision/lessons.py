@@ -24,7 +24,7 @@ from evaluation.review.page_data import path_of
 from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from evaluation.supervision.branches import Leaf
-from evaluation.supervision.readings import NONE, ONLY, ReviewsOf, RunReadings, read_answer, read_ratings
+from evaluation.supervision.readings import GOOD, NONE, ONLY, ReviewsOf, RunReadings, read_answer, read_ratings
 from evaluation.supervision.targets import NO_LABEL, Target, keys_of, target_of, target_of_codes, vote_after
 from evaluation.supervision.traces import CallBook, opening_of, trace
 from search.desk import GENERATOR
@@ -66,6 +66,12 @@ class Lesson:
         """The trajectory that readers were shown; None where it cannot be taught."""
         shown = path_of(self.record)
         return next((leaf for leaf in self.leaves if shown is not None and leaf.candidate.node == shown.node), None)
+
+    @property
+    def disliked(self) -> frozenset[str]:
+        """The prompts after the turns that readers rated below acceptable."""
+        turns = self.winning.trace.turns if self.winning else ()
+        return frozenset(turn.after for at, turn in enumerate(turns) if self.ratings.get(at, GOOD) < GOOD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ SIBLINGS = (ActionKind.THINK, ActionKind.ASK, ActionKind.REQUEST)  # the kinds t
 def preference_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str, Any]]:
     """Yields the pairs of a case-step whose answer is known: recorded, or a reader's.
 
+    One of branches that prefers a turn that readers rated below acceptable has `"disliked": True`.
+
     Args:
         lesson: the case-step.
         answers_only: pairs of conclusions alone.
@@ -93,7 +95,8 @@ def _siblings(lesson: Lesson, node: Branch) -> Iterator[dict[str, Any]]:
         pieces = _differing(best, worst)
         if pieces is not None:
             scores = (best.likelihood, worst.likelihood, before)
-            yield _row(lesson, BRANCH, pieces, scores, (best.visits, worst.visits))
+            row = _row(lesson, BRANCH, pieces, scores, (best.visits, worst.visits))
+            yield {**row, "disliked": best.turn is not None and best.turn.after in lesson.disliked}
 
 
 def _differing(one: Branch, other: Branch) -> tuple[Piece, Piece] | None:

@@ -14,9 +14,8 @@ from sqlalchemy import Engine
 
 from clinical_data.vocabulary import Vocabulary
 from evaluation import matching
-from evaluation.reading.agreement import independent
 from evaluation.reading.form import Key, Review, Verdict
-from evaluation.reading.read_steps import answer_of
+from evaluation.reading.read_steps import answer_of, independent
 from evaluation.record import RunRecord
 from evaluation.store.run_store import Run
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from evaluation.supervision.branches import Leaf
 from evaluation.supervision.lessons import Lesson
-from evaluation.supervision.readings import GOOD
 from evaluation.supervision.targets import Target, keys_of, vote_after
 from evaluation.supervision.traces import ANSWER, THOUGHT, Piece, Trace
 from search import prompts
@@ -105,15 +104,15 @@ def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str
     leaf, cold = taught(lesson)
     exact = not cold and target.rightness(keys_of(leaf.candidate)) == 1.0
     source = _source(lesson, (BY_PEER if leaf.verified else VOTE) if exact else RECORD)
-    disliked = _disliked(lesson, leaf)
-    for at, turn in enumerate(leaf.trace.turns):
+    disliked = lesson.disliked
+    for turn in leaf.trace.turns:
         for piece in turn.pieces:
             if piece.name == ANSWER:
                 words = piece.text if exact and not target.several else target.words
                 yield _row(lesson, leaf, GENERATOR, ANSWER, piece.prompt, words, source, cold)
             elif not answers_only:
                 row = _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
-                yield {**row, "disliked": at in disliked}
+                yield {**row, "disliked": turn.after in disliked}
     if not answers_only:
         yield from _peer_rows(lesson, leaf, target)
 
@@ -121,13 +120,6 @@ def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str
 def _source(lesson: Lesson, otherwise: str) -> str:
     """Returns who gave the label of a case-step."""
     return REVIEWER if lesson.by_reader else otherwise
-
-
-def _disliked(lesson: Lesson, leaf: Leaf) -> set[int]:
-    """Returns the turns of a trajectory that readers rated below acceptable; they rate the winning one alone."""
-    if leaf is not lesson.winning:
-        return set()
-    return {turn for turn, rating in lesson.ratings.items() if rating < GOOD}
 
 
 def prompt_rows(lesson: Lesson) -> Iterator[dict[str, Any]]:

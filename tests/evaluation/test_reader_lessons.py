@@ -235,6 +235,16 @@ def test_turns_that_readers_disliked_are_not_taught(shelf, run):
     assert len([r for r in rows if r["case_id"] == "fhir-1"]) == 4
 
 
+def test_no_pair_prefers_a_turn_that_readers_disliked(shelf):
+    """Of the two thoughts the winning one raised the label; its reader found it harmful."""
+    shelf.add(shelf.begin("r"), 1, TRAIN[1], "J18.9", winner=5)
+    for rating, kept in ((3, 1), (1, 0)):
+        rows, card = exported(shelf, "preference", [review_of(1, ratings={0: rating})], readings="with", least_visits=1)
+        assert sum(r["pair"] == "branch" for r in rows) == kept
+        assert all("disliked" not in r for r in rows)
+        assert card["left_out"].get("turn that readers rated below acceptable", 0) == 1 - kept
+
+
 def test_ratings_are_stepwise_labels(shelf, run):
     """The winning trajectory alone, up to the first turn without a rating."""
     reviews = [

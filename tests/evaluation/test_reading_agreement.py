@@ -15,12 +15,12 @@ from taught_runs import PATIENTS, Shelf
 
 from clinical_data.errors import UsageError
 from clinical_data.vocabulary import Entry, Vocabulary
-from evaluation.reading.agreement import agreement_of, compare, independent
+from evaluation.reading.agreement import agreement_of, compare
 from evaluation.reading.agreement_words import agreement_remarks, agreement_rows, bias_rows
 from evaluation.reading.bias import bias_figures, reader_rows
 from evaluation.reading.export import COLUMNS, check_place, csv_text, reading_row
 from evaluation.reading.form import HARM_SEVERITY, Own, Review, Say, Verdict
-from evaluation.reading.read_steps import ReadStep, read_steps
+from evaluation.reading.read_steps import ReadStep, independent, read_steps
 from evaluation.store.run_store import RunStore
 
 ACUITY = Vocabulary(
@@ -148,8 +148,9 @@ def test_three_readers_have_fleiss_and_every_pair():
     assert set(figures["cohen"]) == {"ann + ben", "ann + cy", "ben + cy"}
     assert figures["fleiss"]["readers"] == 3
     assert figures["fleiss"]["value"] == pytest.approx((1 / 3 - 5 / 9) / (1 - 5 / 9))
-    row = next(r for r in agreement_rows(found) if r["question"] == "own answer before, category")
-    assert row["Cohen"] == "-"
+    (row,) = [r for r in agreement_rows(found) if r["question"].startswith("own answer before")]
+    assert row["question"] == "own answer before, code, category, ccsr, block, chapter"  # one figure at all levels
+    assert "Cohen" not in row
     assert row["Fleiss"].startswith("-0.50")
 
 
@@ -233,7 +234,7 @@ def test_tables_and_remarks():
     reviews = [*two(1, "J18", "J18"), *two(2, "J18", "I50")]
     found = compare(reviews, steps_of((1, 2)))
     rows = agreement_rows(found)
-    row = next(r for r in rows if r["question"] == "own answer before, category")
+    row = next(r for r in rows if r["question"].startswith("own answer before, code, category"))
     assert (row["step"], row["n"], row["same answer"]) == ("admission diagnosis", "2", "0.50 (0.00 to 1.00)")
     assert row["Cohen"].startswith("0.00")
     remarks = agreement_remarks(found)

@@ -93,7 +93,13 @@ def test_agreement_is_a_table_or_json(run: Run, url: str, readings: Readings) ->
     readings()
     code, out, error = run("review", "agreement", "--db", url, "--run", "r")
     assert code == 0, error
-    for words in ("own answer before, category", "1.00 (0.74 to 1.00)", "rating of a turn", "right own answers", "ann"):
+    for words in (
+        "own answer before, code, category",
+        "1.00 (0.74 to 1.00)",
+        "rating of a turn",
+        "right own answers",
+        "ann",
+    ):
         assert words in " ".join(out.split())
     assert "24 readings of 12 case-steps by 2 readers" in error
     code, out, _ = run("review", "agreement", "--db", url, "--run", "r", "--json", "--seed", 3)

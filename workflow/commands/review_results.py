@@ -13,6 +13,7 @@ from workflow.commands.common import (
     Db,
     RunName,
     database,
+    err_console,
     say,
     show_json,
     show_rows,
@@ -28,10 +29,11 @@ def agreement_command(run: RunName, db: Db = DEFAULT_DB, seed: Seed = 0, as_json
     from evaluation.reading.agreement_words import agreement_remarks, agreement_rows, bias_rows
     from evaluation.reading.store import reviews_of
     from evaluation.store.run_store import RunStore
+    from workflow.bars import CountBar
 
-    with database(db) as engine:
+    with database(db) as engine, CountBar(err_console(), "groups of case-steps") as bar:
         reviews = reviews_of(engine, RunStore(engine).get(run).run_id)
-        result = agreement_of(engine, run, reviews, seed=seed)
+        result = agreement_of(engine, run, reviews, seed=seed, watch=bar)
     if as_json:
         show_json(result)
         return
