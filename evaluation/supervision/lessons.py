@@ -161,7 +161,7 @@ class Lessons:
             if reason != _OTHER_STEP:
                 self.dropped[reason] += 1
                 if read:
-                    self.dropped[f"reading of such a case-step: {reason}"] += len(read)
+                    self.dropped[f"reading left out with its case-step ({reason})"] += len(read)
             return None
         rule = rules[record.step]
         vocabulary = self._vocabulary(rule.vocabularies[record.source])

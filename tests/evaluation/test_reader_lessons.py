@@ -170,7 +170,7 @@ def test_readings_of_other_splits_are_left_out_and_counted(shelf, run):
         rows, card = exported(shelf, kind, reviews, **options)
         assert {r["case_id"] for r in rows} <= {"fhir-1", "fhir-2"}
         for split in ("tuning", "held-out"):
-            assert card["left_out"][f"reading of such a case-step: case of split {split}"] == 1
+            assert card["left_out"][f"reading left out with its case-step (case of split {split})"] == 1
     exported(shelf, "sft", reviews, readings="only", splits=("train", "tuning"))
     tuning = (shelf.folder / "sft" / "tuning.jsonl").read_text().splitlines()
     assert {json.loads(line)["case_id"] for line in tuning} == {"fhir-4"}
