@@ -28,6 +28,7 @@ from workflow.commands import (
     managing,
     pathways,
     planning,
+    review_results,
     runs,
     train,
     trees,
@@ -43,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+review_app = typer.Typer(name="review", help="Readings by clinicians.", no_args_is_help=True)
 _debug: list[bool] = [False]
 
 
@@ -85,6 +87,9 @@ app.command("prompts")(runs.prompts_command)
 app.command("records")(runs.records_command)
 app.command("export")(long_command(exports.export_command))
 app.command("report")(long_command(runs.report_command))
+review_app.command("agreement")(review_results.agreement_command)
+review_app.command("export")(review_results.export_readings_command)
+app.add_typer(review_app, name="review")
 app.command("tree")(trees.tree_command)
 app.add_typer(train.train_app, name="train")
 app.command("evolve")(long_command(evolve.evolve_command))

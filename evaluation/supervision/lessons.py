@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Engine
@@ -16,11 +16,16 @@ from clinical_data.splits import PATIENT_SCHEME, SPLITS, TRAIN, half_of
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
+from evaluation.reading.form import Review
+from evaluation.reading.read_steps import answer_of
+from evaluation.reading.store import reviews_of
 from evaluation.record import RunRecord
+from evaluation.review.page_data import path_of
 from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from evaluation.supervision.branches import Leaf
-from evaluation.supervision.targets import Target, keys_of, target_of, vote_after
+from evaluation.supervision.readings import GOOD, NONE, ONLY, ReviewsOf, RunReadings, read_answer, read_ratings
+from evaluation.supervision.targets import NO_LABEL, Target, keys_of, target_of, target_of_codes, vote_after
 from evaluation.supervision.traces import CallBook, opening_of, trace
 from search.desk import GENERATOR
 from search.prompts import TEMPLATE_HASH
@@ -34,11 +39,14 @@ class Lesson:
     Attributes:
         run, split: where it comes from.
         record: what happened.
-        target: the recorded answer; None without one that can be taught.
+        target: the recorded answer, or a reader's in its place; None without one that can be taught.
         vocabulary: the closed list of answers.
         answer_cue: word before the answer in prompts.
         book: its calls to models.
         leaves: its concluded trajectories; never empty.
+        by_reader: the target is a reader's word.
+        overridden: the model's answer, which a reader overrode with the target; None where no reader did.
+        ratings: turn of the winning trajectory -> a reader's rating, 1 to 5.
     """
 
     run: str
@@ -49,6 +57,31 @@ class Lesson:
     answer_cue: str
     book: CallBook
     leaves: list[Leaf]
+    by_reader: bool = False
+    overridden: Target | None = None
+    ratings: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def winning(self) -> Leaf | None:
+        """The trajectory that readers were shown; None where it cannot be taught."""
+        shown = path_of(self.record)
+        return next((leaf for leaf in self.leaves if shown is not None and leaf.candidate.node == shown.node), None)
+
+    @property
+    def disliked(self) -> frozenset[str]:
+        """The prompts after the turns that readers rated below acceptable."""
+        turns = self.winning.trace.turns if self.winning else ()
+        return frozenset(turn.after for at, turn in enumerate(turns) if self.ratings.get(at, GOOD) < GOOD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What a case-step is to be taught: see `Lesson`."""
+
+    target: Target | None
+    by_reader: bool = False
+    overridden: Target | None = None
+    ratings: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,6 +100,9 @@ class Lessons:
         vocabularies: name under which a pathway knows it -> vocabulary, of those used.
         dropped: why case-steps and trajectories were left out, and how often.
         unlabelled: take also case-steps without a recorded answer that can be taught.
+        readings: `none`, `with` or `only` (`readings.READINGS`): whose word the answers are.
+        rated: take only case-steps with turns that readers rated, and look at nothing else of the readings.
+        reviews: the readings of a run.
 
     Raises:
         UsageError: no such run, runs that do not go together, or a run of another version of prompts or vocabularies.
@@ -78,6 +114,9 @@ class Lessons:
     steps: Sequence[str] = ()
     half: int | None = None
     unlabelled: bool = False
+    readings: str = NONE
+    rated: bool = False
+    reviews: ReviewsOf = reviews_of
     runs: list[Run] = field(default_factory=list)
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -101,29 +140,40 @@ class Lessons:
         for run in self.runs:
             splits = split_of_cases(self.engine, run)
             rules = step_rules(run.config)
+            asked = self.rated or self.readings != NONE
+            readings = RunReadings(run, self.reviews(self.engine, run.run_id) if asked else ())
             try:
                 for stored in RunStore(self.engine).records(run.run_id):
-                    lesson = self._lesson(run, rules, stored.record, splits.get(stored.record.case_id, ""))
+                    split = splits.get(stored.record.case_id, "")
+                    read = readings.take(stored.record, self.dropped)
+                    lesson = self._lesson(run, rules, stored.record, split, read)
                     if lesson is not None:
                         yield lesson
             except StorageError as error:
                 raise StorageError(f"run {run.name}, {error.message}", hint=error.hint) from error
+            readings.count_rest(self.dropped)
 
-    def _lesson(self, run: Run, rules: dict[str, StepRule], record: RunRecord, split: str) -> Lesson | None:
+    def _lesson(
+        self, run: Run, rules: dict[str, StepRule], record: RunRecord, split: str, read: Sequence[Review]
+    ) -> Lesson | None:
         reason = self._why_not(record, split, rules)
         if reason:
             if reason != _OTHER_STEP:
                 self.dropped[reason] += 1
+                if read:
+                    self.dropped[f"reading left out with its case-step ({reason})"] += len(read)
             return None
         rule = rules[record.step]
         vocabulary = self._vocabulary(rule.vocabularies[record.source])
         _check_hashes(run, record, vocabulary)
         holds = labels_hold(rule.truth, record.occurrence)
         truth = self._truth(rule.truth).get(record.case_id) if holds else None
-        target, reason = target_of(truth, vocabulary, rule.most if rule.form == SET else None)
-        if target is None and not self.unlabelled:
-            self.dropped[reason] += 1
+        most = rule.most if rule.form == SET else None
+        target, reason = target_of(truth, vocabulary, most)
+        aim = self._aim(target, reason, record, vocabulary, most, read)
+        if aim is None:
             return None
+        target = aim.target
         calls = RunStore(self.engine).calls_of(run.run_id, (record.case_id, record.step, record.occurrence))
         book = CallBook(
             calls, int(record.settings.get("turn_tokens", 0)) or _NO_LIMIT, record.settings.get("likelihood", "mean")
@@ -132,7 +182,75 @@ class Lessons:
         if not leaves:
             self.dropped["no trajectory that can be taught"] += 1
             return None
-        return Lesson(run.name, split, record, target, vocabulary, rule.answer_cue, book, leaves)
+        lesson = Lesson(run.name, split, record, target, vocabulary, rule.answer_cue, book, leaves)
+        return replace(lesson, by_reader=aim.by_reader, overridden=aim.overridden, ratings=aim.ratings)
+
+    def _aim(
+        self,
+        target: Target | None,
+        reason: str,
+        record: RunRecord,
+        vocabulary: Vocabulary,
+        most: int | None,
+        read: Sequence[Review],
+    ) -> _Aim | None:
+        """Returns what is to be taught; None where that is nothing, with the reason counted.
+
+        Args:
+            target, reason: the recorded answer, or why there is none.
+            record, vocabulary, most: of the case-step.
+            read: its readings.
+        """
+        if self.rated:
+            ratings = read_ratings(read, self.dropped)
+            if not ratings:
+                self.dropped["case-step without rated turns that may teach"] += 1
+            return _Aim(target, ratings=ratings) if ratings else None
+        aim = None
+        if self.readings != NONE:
+            aim = self._reader_aim(target, reason, record, vocabulary, most, read)
+            if aim is None and self.readings == ONLY:
+                self.dropped["case-step without a reader's answer that may teach"] += 1
+                return None
+        if aim is None:
+            aim = _Aim(target)
+        if aim.target is None and not self.unlabelled:
+            self.dropped[reason] += 1
+            return None
+        return replace(aim, ratings=read_ratings(read, Counter()))
+
+    def _reader_aim(
+        self,
+        target: Target | None,
+        reason: str,
+        record: RunRecord,
+        vocabulary: Vocabulary,
+        most: int | None,
+        read: Sequence[Review],
+    ) -> _Aim | None:
+        """Returns a reader's word as what is to be taught; None where there is none that stands above the record's.
+
+        An override with another answer does. An accepted answer confirms the record's, and stands where none is
+        recorded; where the record says something else its word stays.
+        """
+        word = read_answer(read, record, vocabulary, self.dropped) if read else None
+        if word is None:
+            return None
+        if not word.codes:
+            self.dropped["reading that overrides without another answer"] += 1
+            return None
+        said, model = (target_of_codes(codes, vocabulary, most) for codes in (word.codes, answer_of(record)))
+        if said is None:
+            self.dropped["reading whose answer is outside the vocabulary"] += 1
+            return None
+        if word.overridden:
+            return _Aim(said, by_reader=True, overridden=model)
+        if target is not None and set(target.classes) == set(said.classes):
+            return _Aim(target, by_reader=True)
+        if target is None and reason == NO_LABEL:
+            return _Aim(said, by_reader=True)
+        self.dropped["reading that accepts another answer than the recorded one"] += 1
+        return None
 
     def _why_not(self, record: RunRecord, split: str, rules: dict[str, StepRule]) -> str:
         """Returns why a case-step is left out unread; empty where it is not."""

@@ -3,6 +3,7 @@
 | `pair` | chosen | rejected | score of each |
 |---|---|---|---|
 | `conclusion` | the recorded answer | the wrong answer that the vote ranked highest | its share of that vote |
+| `override` | the answer with which a reader overrode the model's | the model's | as above |
 | `branch` | a turn that raised the likelihood of the recorded answer | a sibling that lowered it | that likelihood |
 
 The likelihood after a turn is the mean share of the votes for the recorded answer, over the rollouts through that turn.
@@ -22,23 +23,26 @@ from typing import Any
 
 from evaluation.supervision.branches import Branch, branches
 from evaluation.supervision.lessons import Lesson
-from evaluation.supervision.sft import END, RECORD, origin
+from evaluation.supervision.sft import END, RECORD, REVIEWER, origin
 from evaluation.supervision.targets import keys_of, vote_after
 from evaluation.supervision.traces import ANSWER, Piece
 from search.actions import ActionKind
 from search.desk import GENERATOR
 
-CONCLUSION, BRANCH = "conclusion", "branch"
+CONCLUSION, BRANCH, OVERRIDE = "conclusion", "branch", "override"
 SIBLINGS = (ActionKind.THINK, ActionKind.ASK, ActionKind.REQUEST)  # the kinds that have several children
 
 
 def preference_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the pairs of a case-step whose recorded answer is known.
+    """Yields the pairs of a case-step whose answer is known: recorded, or a reader's.
+
+    One of branches that prefers a turn that readers rated below acceptable has `"disliked": True`.
 
     Args:
         lesson: the case-step.
         answers_only: pairs of conclusions alone.
     """
+    yield from _override(lesson)
     root = branches(lesson.leaves)
     for node in root.walk():
         if not answers_only:
@@ -55,6 +59,23 @@ def sure_enough(rows: Iterable[dict[str, Any]], *, margin: float, visits: int) -
         if row["pair"] != BRANCH
         or (row["margin"] >= margin and min(row["chosen_visits"], row["rejected_visits"]) >= visits)
     ]
+
+
+def _override(lesson: Lesson) -> Iterator[dict[str, Any]]:
+    """Yields what a reader said against what the model said, after the prompt with which the search concluded."""
+    leaf, target, model = lesson.winning, lesson.target, lesson.overridden
+    if leaf is None or model is None or not leaf.trace.turns[-1].pieces:
+        return
+    assert target is not None
+    piece = leaf.trace.turns[-1].pieces[0]
+    if target.several:
+        likelihood, score = 1.0, target.rightness(keys_of(leaf.candidate))
+    else:
+        vote = vote_after(lesson.book, GENERATOR, piece.prompt, lesson.vocabulary)
+        likelihood, score = leaf.likelihood, 0.0 if vote is None else model.likelihood(vote)
+    pair = (Piece(ANSWER, piece.prompt, target.words), Piece(ANSWER, piece.prompt, model.words))
+    visits = leaf.candidate.multiplicity
+    yield _row(lesson, OVERRIDE, pair, (likelihood, score, likelihood), (visits, visits))
 
 
 def _siblings(lesson: Lesson, node: Branch) -> Iterator[dict[str, Any]]:
@@ -74,7 +95,8 @@ def _siblings(lesson: Lesson, node: Branch) -> Iterator[dict[str, Any]]:
         pieces = _differing(best, worst)
         if pieces is not None:
             scores = (best.likelihood, worst.likelihood, before)
-            yield _row(lesson, BRANCH, pieces, scores, (best.visits, worst.visits))
+            row = _row(lesson, BRANCH, pieces, scores, (best.visits, worst.visits))
+            yield {**row, "disliked": best.turn is not None and best.turn.after in lesson.disliked}
 
 
 def _differing(one: Branch, other: Branch) -> tuple[Piece, Piece] | None:
@@ -129,7 +151,7 @@ def _row(
         "turn": chosen.name,
         **origin(lesson),
         "answer": target.code,
-        "label_source": RECORD,
+        "label_source": REVIEWER if lesson.by_reader else RECORD,
         "margin": float(scores[0] - scores[1]),
         "chosen_score": float(scores[0]),
         "rejected_score": float(scores[1]),

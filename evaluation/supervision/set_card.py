@@ -17,6 +17,7 @@ from clinical_data.vocabulary import Vocabulary, load_vocabulary, vocabulary_tex
 from evaluation.store.run_store import Run
 from evaluation.supervision.cards import VOCABULARIES
 from evaluation.supervision.lessons import Lessons
+from evaluation.supervision.sft import REVIEWER
 from evaluation.supervision.shaping import PREFERENCE, PROMPTS, SFT, STEPWISE, Row, length, line_of
 
 README = "README.md"
@@ -52,6 +53,11 @@ LIMITS = {
     ),
     PROMPTS: ("What most of a group answer is not thereby right.",),
 }
+BY_READERS = (
+    "Where `label_source` is `reviewer` the word is that of clinicians who read the record, saw the model's answer and "
+    "permit training: not the record's, and not that of whoever treated the patient.",
+)
+RATED = ("A turn's label and value are what readers rated it, from 1 to 5, not how rollouts through it ended.",)
 EVERY_SET = (
     "The recorded answer is what the record shows, not necessarily what was right or could be known at the clock.",
     "Rows hold what patients' charts said at the clock. Keep them where the source may be kept, under its licence; "
@@ -94,9 +100,16 @@ def make_card(
         "left_out": dict(sorted(lessons.dropped.items())),
         "contradictions": contradictions,
         "licences": {source: LICENCES.get(source, "not known") for source in sources},
-        "limits": [*LIMITS[kind], *EVERY_SET],
+        "limits": _limits(kind, files),
     }
     return card
+
+
+def _limits(kind: str, files: Mapping[str, Sequence[Row]]) -> list[str]:
+    sources = {row["label_source"] for rows in files.values() for row in rows}
+    read = REVIEWER in sources
+    own = RATED if kind == STEPWISE and read else LIMITS[kind]
+    return [*own, *(BY_READERS if read else ()), *EVERY_SET]
 
 
 def carry_vocabularies(vocabularies: Mapping[str, Vocabulary], folder: Path, put: Callable[[Path, str], None]) -> None:

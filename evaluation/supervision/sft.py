@@ -90,9 +90,10 @@ def _own_merit(leaf: Leaf) -> tuple[Any, ...]:
 
 
 def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a case-step whose recorded answer is known: the generator's turns, then the peer's.
+    """Yields the rows of a case-step whose answer is known: the generator's turns, then the peer's.
 
-    A turn that the limit of tokens cut is not taught, for its end is none; `"cut": True` marks it for the caller.
+    A turn that the limit of tokens cut is not taught, for its end is none; `"cut": True` marks it for the caller. One
+    that readers rated below acceptable has `"disliked": True`.
 
     Args:
         lesson: the case-step.
@@ -102,16 +103,23 @@ def sft_rows(lesson: Lesson, *, answers_only: bool = False) -> Iterator[dict[str
     assert target is not None
     leaf, cold = taught(lesson)
     exact = not cold and target.rightness(keys_of(leaf.candidate)) == 1.0
-    source = (BY_PEER if leaf.verified else VOTE) if exact else RECORD
+    source = _source(lesson, (BY_PEER if leaf.verified else VOTE) if exact else RECORD)
+    disliked = lesson.disliked
     for turn in leaf.trace.turns:
         for piece in turn.pieces:
             if piece.name == ANSWER:
                 words = piece.text if exact and not target.several else target.words
                 yield _row(lesson, leaf, GENERATOR, ANSWER, piece.prompt, words, source, cold)
             elif not answers_only:
-                yield _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
+                row = _row(lesson, leaf, GENERATOR, piece.name, piece.prompt, piece.text, source, cold, piece.cut)
+                yield {**row, "disliked": turn.after in disliked}
     if not answers_only:
         yield from _peer_rows(lesson, leaf, target)
+
+
+def _source(lesson: Lesson, otherwise: str) -> str:
+    """Returns who gave the label of a case-step."""
+    return REVIEWER if lesson.by_reader else otherwise
 
 
 def prompt_rows(lesson: Lesson) -> Iterator[dict[str, Any]]:
@@ -134,7 +142,7 @@ def _peer_rows(lesson: Lesson, leaf: Leaf, target: Target) -> Iterator[dict[str,
     made = list(completions_of(lesson, leaf, target))
     right = [c for c in made if c.rightness == 1.0]
     chosen = right or ([max(made, key=lambda c: c.likelihood)] if made else [])
-    source = (BY_PEER if leaf.right else VOTE) if right else RECORD
+    source = _source(lesson, (BY_PEER if leaf.right else VOTE) if right else RECORD)
     for one in chosen:
         thought = one.thought
         yield _row(lesson, leaf, PEER, THOUGHT, thought.prompt, thought.text, source, not right, thought.cut)

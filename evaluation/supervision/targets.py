@@ -15,10 +15,12 @@ from search.answers import HALF, exact_vote, jaccard, key_of_text, rank
 from search.models.language_model import ChoiceScores
 from search.trajectory import Conclusion, ModelCall
 
+NO_LABEL = "no recorded label"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The recorded answer of a case-step, in the words of its vocabulary.
+    """The answer that a case-step is to be taught, in the words of its vocabulary.
 
     Attributes:
         classes: class of each recorded answer at the level of the answer key; one where one answer is asked for.
@@ -68,19 +70,47 @@ def target_of(truth: GroundTruth | None, vocabulary: Vocabulary, most: int | Non
     """
     principal = matching.principal_label(truth, vocabulary)
     if truth is None or principal is None:
-        return None, "no recorded label"
+        return None, NO_LABEL
     labels = [principal] if most is None else sorted(truth.labels, key=lambda label: label.rank)
     level, found = matching.key_level(vocabulary), dict[str, Entry]()
     for label in labels:
         named = matching.label_classes(label, vocabulary).get(level)
-        members = [e for e in vocabulary.entries if named and matching.answer_class(e.code, vocabulary) == named]
-        if named and members:
-            exact = [e for e in members if is_icd10(vocabulary.system) and e.code == label.coding.code]
-            found.setdefault(named, (exact or members)[0])
+        entry = _entry_of(named, label.coding.code if is_icd10(vocabulary.system) else "", vocabulary)
+        if named and entry:
+            found.setdefault(named, entry)
+    target = _target(found, vocabulary, most)
+    return target, "" if target else "label outside the vocabulary"
+
+
+def target_of_codes(codes: Sequence[str], vocabulary: Vocabulary, most: int | None) -> Target | None:
+    """Returns an answer that a reader or a model gave by its codes; None where one of them is not in the vocabulary.
+
+    Args:
+        codes: the answer.
+        vocabulary: the closed list of answers.
+        most: most answers of a set; None where one answer is asked for.
+    """
+    found = dict[str, Entry]()
+    for code in codes:
+        named = matching.answer_class(code, vocabulary) or code
+        entry = vocabulary.entry(code) or _entry_of(named, code, vocabulary)
+        if entry is None:
+            return None
+        found.setdefault(named, entry)
+    return _target(found, vocabulary, most)
+
+
+def _entry_of(named: str | None, code: str, vocabulary: Vocabulary) -> Entry | None:
+    """Returns the entry of a class that is written: the one of that very code, else the first."""
+    members = [e for e in vocabulary.entries if named and matching.answer_class(e.code, vocabulary) == named]
+    return next((e for e in members if e.code == code), members[0] if members else None)
+
+
+def _target(found: dict[str, Entry], vocabulary: Vocabulary, most: int | None) -> Target | None:
     kept = list(found.items())[: most or 1]
     if not kept:
-        return None, "label outside the vocabulary"
-    return Target(tuple(c for c, _ in kept), tuple(e for _, e in kept), vocabulary, most is not None), ""
+        return None
+    return Target(tuple(c for c, _ in kept), tuple(e for _, e in kept), vocabulary, most is not None)
 
 
 def keys_of(candidate: CandidateRecord) -> tuple[str, ...]:

@@ -27,14 +27,16 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.splits import TRAIN, TUNING
+from evaluation.reading.store import reviews_of
 from evaluation.step_rules import step_rules
 from evaluation.store.run_store import RunStore
 from evaluation.supervision.cards import CARD
 from evaluation.supervision.lessons import Lesson, Lessons
 from evaluation.supervision.preference import preference_rows, sure_enough
+from evaluation.supervision.readings import NONE, READINGS, ReviewsOf
 from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
-from evaluation.supervision.sft import RECORD, ROLES, of_role, prompt_rows, sft_rows
+from evaluation.supervision.sft import RECORD, REVIEWER, ROLES, of_role, prompt_rows, sft_rows
 from evaluation.supervision.shaping import (
     KINDS,
     PREFERENCE,
@@ -72,7 +74,9 @@ class SetOptions:
             run, and answers from many.
         balance: no class with more cases than the class of median size.
         most_characters: characters of prompt and completion that a row may take; 0: any.
-        label_source: of stepwise labels: `record`, `peer` or `vote`.
+        label_source: of stepwise labels: `record`, `peer`, `vote` or `reviewer`.
+        readings: of sft and preference sets, whose word answers are: `none`: the record's; `with`: a reader's where one
+            stands above it; `only`: case-steps with such a reader's word alone.
         half: train.jsonl of one half of the patients alone, 0 or 1 (`clinical_data.splits.half_of`); None: of all.
             tuning.jsonl is of other patients than either half and stays whole.
         role: of sft sets the rows for one model: `generator`, or `peer` (see `sft.of_role`); None: all.
@@ -86,6 +90,7 @@ class SetOptions:
     balance: bool = False
     most_characters: int = MOST_CHARACTERS
     label_source: str = RECORD
+    readings: str = NONE
     half: int | None = None
     role: str | None = None
     least_margin: float = LEAST_MARGIN
@@ -99,16 +104,19 @@ def export_set(
     out: Path,
     options: SetOptions | None = None,
     watch: Watch = unwatched,
+    reviews: ReviewsOf = reviews_of,
 ) -> dict[str, Any]:
     """Writes a training set and returns its card.
 
     Args:
         engine: the database of cases and runs.
         kind: `sft`, `preference`, `stepwise`, or `prompts` (of cases with or without a recorded answer).
-        runs: names of the runs; with those of `options.answers_from` they must share pathway, prompts, catalogue, vocabularies and scheme of splits.
+        runs: names of the runs; with those of `options.answers_from` they must share pathway, prompts, catalogue,
+            vocabularies and scheme of splits.
         out: folder to make; one that holds an earlier set is replaced.
         options: how; None: as `SetOptions` has it.
         watch: told how far it is: what, done, of how many (case-steps that teach, of all that are stored).
+        reviews: the finished readings of a run.
 
     Raises:
         UsageError: an option that cannot be, runs that do not go together, or a folder that holds something else.
@@ -121,7 +129,17 @@ def export_set(
         raise UsageError(f"run {twice[0]} is named by --run and by --answers-from", hint="name it once")
     splits = tuple(split for split in (TRAIN, TUNING) if split == TRAIN or split in options.splits)
     unlabelled = kind == PROMPTS or (kind == STEPWISE and options.label_source != RECORD)
-    lessons = Lessons(engine, (*runs, *options.answers_from), splits, options.steps, options.half, unlabelled)
+    lessons = Lessons(
+        engine,
+        (*runs, *options.answers_from),
+        splits,
+        options.steps,
+        options.half,
+        unlabelled,
+        readings=options.readings,
+        rated=options.label_source == REVIEWER,
+        reviews=reviews,
+    )
     steps = tuple(step_rules(lessons.runs[0].config))
     store = RunStore(engine)
     total = sum(len(store.done(run.run_id)) for run in lessons.runs)
@@ -180,6 +198,11 @@ def _check_kind(kind: str, options: SetOptions) -> None:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} have no label")
     if kind != STEPWISE and options.label_source != RECORD:
         raise UsageError(f"--label-source {options.label_source} is for stepwise sets; {kind} takes the record's word")
+    if options.readings not in READINGS:
+        raise UsageError(f"--readings {options.readings} is unknown", hint=f"known: {', '.join(READINGS)}")
+    if options.readings != NONE and kind not in (SFT, PREFERENCE):
+        hint = "stepwise sets take --label-source reviewer" if kind == STEPWISE else "prompts have no label"
+        raise UsageError("--readings is for sft and preference sets", hint=hint)
     for given, name in ((options.answers_only, "--answers-only"), (options.answers_from, "--answers-from")):
         if kind in (STEPWISE, PROMPTS) and given:
             raise UsageError(f"{name} is for sft and preference sets")
@@ -197,8 +220,11 @@ def _rows(lessons: Lessons, kind: str, options: SetOptions, watch: Watch, total:
         number = 0
         for row in _rows_of(lesson, kind, options):
             number += 1
+            disliked = row.pop("disliked", False)
             if row.pop("cut", False):
                 lessons.dropped["turn empty, or cut by the limit of tokens"] += 1
+            elif disliked:
+                lessons.dropped["turn that readers rated below acceptable"] += 1
             elif not is_unicode(row):
                 lessons.dropped["row whose text is no Unicode"] += 1
             else:
@@ -244,6 +270,7 @@ def _as_json(options: SetOptions, kind: str) -> dict[str, Any]:
         "balance": options.balance,
         "most_characters": options.most_characters,
         "label_source": options.label_source if kind != PROMPTS else "none",
+        "readings": options.readings,
         "patients": "all" if options.half is None else HALVES[options.half],
         "role": options.role or "all",
         **(of_pairs if kind == PREFERENCE else {}),

@@ -462,7 +462,10 @@ def test_a_full_disk_leaves_the_earlier_set(shelf, monkeypatch):
     [
         ("dpo", {}, "no training set named dpo"),
         ("sft", {"label_source": "vote"}, "is for stepwise sets"),
-        ("stepwise", {"label_source": "reviewer"}, "not available yet"),
+        ("sft", {"label_source": "reviewer"}, "is for stepwise sets"),
+        ("sft", {"readings": "some"}, "--readings some is unknown"),
+        ("stepwise", {"readings": "with"}, "--readings is for sft and preference sets"),
+        ("prompts", {"readings": "only"}, "--readings is for sft and preference sets"),
         ("stepwise", {"label_source": "me"}, "no label source named me"),
         ("stepwise", {"answers_only": True}, "--answers-only"),
         ("stepwise", {"answers_from": ("s",)}, "--answers-from"),

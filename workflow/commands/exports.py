@@ -38,8 +38,15 @@ def export_command(
         int, typer.Option("--max-characters", help="Leave out rows longer than this; 0: none.")
     ] = MOST_CHARACTERS,
     label_source: Annotated[
-        str, typer.Option("--label-source", help="Of stepwise labels: record (default), peer or vote.")
+        str, typer.Option("--label-source", help="Of stepwise labels: record (default), peer, vote or reviewer.")
     ] = "record",
+    readings: Annotated[
+        str,
+        typer.Option(
+            "--readings",
+            help="Of sft and preference: none (default); with clinicians' readings beside the record; only those.",
+        ),
+    ] = "none",
     patients: Annotated[
         str, typer.Option("--patients", help="first-half or second-half (by hash) of the train patients; all.")
     ] = "all",
@@ -55,6 +62,7 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Makes a training set from stored runs: cases of the train split alone, with a card that says what is in it."""
+    from evaluation.reading.store import reviews_of
     from evaluation.supervision.training_sets import HALVES, SetOptions, export_set
     from workflow.bars import CountBar
 
@@ -69,13 +77,14 @@ def export_command(
         balance=balance,
         most_characters=max_characters,
         label_source=label_source,
+        readings=readings,
         half=named[patients],
         role=role or None,
         least_margin=least_margin,
         least_visits=least_visits,
     )
     with database(db) as engine, CountBar(err_console(), "case-steps") as bar:
-        card = export_set(engine, kind, run, out, options, watch=bar)
+        card = export_set(engine, kind, run, out, options, watch=bar, reviews=reviews_of)
     if as_json:
         show_json(card)
         return
