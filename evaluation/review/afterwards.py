@@ -13,6 +13,7 @@ from clinical_data.case import Case, Finding
 from clinical_data.catalogue import Catalogue, CatalogueItem, load_catalogue
 from clinical_data.chart import AnswerState, open_chart
 from clinical_data.errors import WardstarError
+from clinical_data.naming import short_name
 from evaluation.record import RunRecord
 from evaluation.review import words
 from evaluation.review.language import say
@@ -21,7 +22,7 @@ from evaluation.step_rules import StepRule, step_rules
 WINDOW = 1440
 """Minutes after the clock within which what clinicians did is told."""
 
-NAMES_SHOWN = 3
+NAMES_SHOWN = 8
 _DONE = ("laboratory", "microbiology", "imaging", "procedure", "consultation", "treatment")
 """Groups of items that somebody orders or does; history and bedside examination are not."""
 
@@ -98,8 +99,9 @@ class Hindsight:
         results: list[tuple[int, Deed]] = []
         for item in (i for i in catalogue.items if i.group in _DONE):
             findings = sorted(by_item.get(item.item_id, ()), key=lambda f: (f.charted, f.finding_id))
-            new = [f for f in findings if clock < f.charted <= clock + WINDOW]
-            if new and (item.group == "treatment" or findings[0].charted > clock):
+            before = {short_name(f.code) for f in findings if f.charted <= clock}
+            new = [f for f in findings if clock < f.charted <= clock + WINDOW and short_name(f.code) not in before]
+            if new and (item.shows_treatment or not before):
                 done.append((new[0].charted, _deed(item, new, new[0].charted)))
             late = [f for f in findings if f.charted <= clock < f.available <= clock + WINDOW]
             if late:
@@ -124,8 +126,9 @@ class Hindsight:
 
 
 def _deed(item: CatalogueItem, findings: list[Finding], minute: int) -> Deed:
-    names = list(dict.fromkeys(words.short(f.code.display, 60) for f in findings if f.code.display))
+    names = list(dict.fromkeys(words.short(short_name(f.code), 60) for f in findings))
     shown = say("words.list_gap").join(names[:NAMES_SHOWN])
     if len(names) > NAMES_SHOWN:
         shown += say("case.and_more", n=len(names) - NAMES_SHOWN)
-    return Deed(item.display[:1].upper() + item.display[1:], words.relative_time(minute), shown)
+    what = say("case.after_treatment") if item.shows_treatment else item.display[:1].upper() + item.display[1:]
+    return Deed(what, words.relative_time(minute), shown)

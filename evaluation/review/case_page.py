@@ -48,7 +48,6 @@ class StepPage:
     share: str
     leading: str
     status: str
-    status_name: str
     status_words: str
     bars: tuple[answer_data.Bar, ...]
     rest: str
@@ -117,7 +116,7 @@ def build(steps: Sequence[StoredRecord], context: Context) -> CasePage:
         context: what all pages of the run share.
     """
     records = [s.record for s in steps]
-    told = next((r for r in records if r.vignette), records[0])
+    told = max(records, key=lambda r: len(r.vignette))  # later steps know more of the admission
     return CasePage(
         case_id=words.short(records[0].case_id, 120),
         vignette=data.vignette(told),
@@ -140,7 +139,6 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
     weighed = evidence.evidence(record, path, requests, opening, trail)
     read = (*opening, *requests, *weighed.others)
     negatives, negatives_more = evidence.negatives(read)
-    status_name, status_words = data.status_text(record)
     bars, rest = answer_data.bars(record)
     checks, branch = reasoning.checks(record, path), reasoning.rejected(record, path, trail)
     vocabulary, blind = context.vocabularies(record), context.blind
@@ -157,8 +155,7 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
         share=data.share_text(record),
         leading=data.leading_text(record),
         status=data.status_of(record),
-        status_name=status_name,
-        status_words=status_words,
+        status_words=data.status_text(record)[1],
         bars=bars,
         rest=rest,
         dangers=answer_data.dangers(record, vocabulary),
@@ -175,7 +172,7 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
         rejected=branch,
         checks=checks,
         check_words=reasoning.check_words(record, path, checks),
-        bench=tree_page.bench(record, prefix=prefix, rejected=branch.node if branch else None),
+        bench=tree_page.bench_of_step(record, prefix, branch.node if branch else None),
         tree_rows=_tree_rows(record),
         truth=None if blind else data.truth_of(stored),
         compared=None

@@ -17,6 +17,12 @@ from evaluation.review.page_data import FindingView, RequestView, Trail, asked_w
 from search.answers import jaccard
 
 FINDINGS_SHOWN = 3
+WEIGHED_SHOWN = 6
+"""Most items said to speak for the answer, and against it."""
+
+LEAST_LINES = 2
+"""Lines of reasoning with an item, and without it, below which it tells nothing."""
+
 LISTED = 12
 """Most entries of a list of findings or items."""
 
@@ -52,13 +58,13 @@ class Evidence:
 
     Attributes:
         against: items after which the answer was reached less often; `pro`: more often.
-        even: items that made no difference, or that every line had read.
+        even: items that made no difference, or that every line had read, or too few: (words, anchor).
         others: what other lines of reasoning asked for and read, with its findings.
     """
 
     pro: tuple[Weighed, ...]
     against: tuple[Weighed, ...]
-    even: tuple[Weighed, ...]
+    even: tuple[tuple[str, str], ...]
     others: tuple[RequestView, ...]
 
 
@@ -100,8 +106,9 @@ def evidence(
         if view.answered and path is not None:
             change, text = _compare(record, path, view.item)
             lists[(change > 0) - (change < 0)].append((-abs(change), _weighed(view, text)))
-    pro, against, even = ([w for _, w in sorted(lists[k], key=lambda pair: pair[0])] for k in (1, -1, 0))
-    return Evidence(tuple(pro), tuple(against), tuple(even), tuple(others))
+    pro, against = ([w for _, w in sorted(lists[k], key=lambda pair: pair[0])][:WEIGHED_SHOWN] for k in (1, -1))
+    even = tuple((say("case.even_item", item=w.asked, why=w.counted), w.anchor) for _, w in lists[0])
+    return Evidence(tuple(pro), tuple(against), even, tuple(others))
 
 
 def _weighed(view: RequestView, text: str) -> Weighed:
@@ -117,14 +124,16 @@ def _compare(record: RunRecord, path: CandidateRecord, item: str) -> tuple[float
             sides[_has(candidate, item)].append((candidate.multiplicity, _likeness(candidate, path)))
     n = {side: sum(m for m, _ in rows) for side, rows in sides.items()}
     reached = {side: sum(m * like for m, like in rows) for side, rows in sides.items()}
-    if not n[True] or not n[False]:
+    if not n[False]:
         return 0.0, say("case.weight.all", all=count(n[True], "line"))
+    if min(n.values()) < LEAST_LINES:
+        return 0.0, say("case.weight.few", n=n[True], all=count(sum(n.values()), "line"))
     change = reached[True] / n[True] - reached[False] / n[False]
-    values = {"n": n[True], "m": n[False]}
     if path.chosen:
         shares = {"a": words.percent(reached[True] / n[True]), "b": words.percent(reached[False] / n[False])}
-        return change, say("case.weight.set", **shares, **values)
-    return change, say("case.weight.one", a=round(reached[True]), b=round(reached[False]), **values)
+        return change, say("case.weight.set", n=count(n[True], "line"), m=n[False], **shares)
+    counts = {"a": round(reached[True]), "b": round(reached[False])}
+    return change, say("case.weight.one", n=count(n[True], "line"), m=n[False], **counts)
 
 
 def _has(candidate: CandidateRecord, item: str) -> bool:
@@ -168,6 +177,8 @@ def _leaning(record: RunRecord, turns: Sequence[TurnRecord]) -> str:
         names.setdefault(candidate.answer_key, words.short(candidate.answer or candidate.answer_key, 120))
     if not ends:
         return ""
+    if sum(ends.values()) == 1:
+        return say("case.leaning_alone", answer=next(iter(names.values())))
     most = max(ends, key=lambda key: (ends[key], names[key]))
     return say("case.leaning", answer=names[most], n=ends[most], all=count(sum(ends.values()), "line"))
 

@@ -170,7 +170,7 @@ class _Pages:
             signs=tree_page.SIGNS,
             shades=range(tree_svg.SHADES),
             **self._shared(paper),
-            **assets(script, "tree.css"),
+            **assets(script, "tree.css", "case.css"),
         )
         return f"cases/{page_data.case_file(own[0].record.case_id)}", html
 

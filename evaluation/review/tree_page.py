@@ -54,27 +54,42 @@ class Bench:
         return self.rollouts.count(",") + 1 if self.rollouts else 0
 
 
-def bench(record: RunRecord, which: str = "", *, prefix: str = "", rejected: int | None = None) -> Bench | None:
-    """Returns what the template of a tree needs; None for a record without one.
+def bench(record: RunRecord, which: str = "") -> Bench | None:
+    """Returns what the template of a tree on a page of its own needs; None for a record without one.
 
     Args:
         record: the record, as it stood at the commit that is shown.
         which: which tree of a prospective search that is, in words.
+    """
+    return _bench(record, which, prefix="", rejected=None, tried_only=False)
+
+
+def bench_of_step(record: RunRecord, prefix: str, rejected: int | None) -> Bench | None:
+    """Returns what the template of a tree on the page of its case needs: many untried turns are left out there.
+
+    Args:
+        record: the record.
         prefix: goes before every id.
         rejected: node at the end of the strongest branch that was not chosen.
     """
+    idle = sum(not n["visits"] for n in tree_view.nodes_of(record))
+    which = tree_view.commit_words(record, None)
+    return _bench(record, which, prefix=prefix, rejected=rejected, tried_only=idle > tree_svg.MAX_IDLE)
+
+
+def _bench(record: RunRecord, which: str, *, prefix: str, rejected: int | None, tried_only: bool) -> Bench | None:
     nodes = tree_view.nodes_of(record)
     if not nodes:
         return None
     path = tree_svg.winning_path(nodes, record.winner)
-    drawn = tree_svg.drawn_nodes(nodes, path)
+    drawn = tree_svg.drawn_nodes(nodes, path, tried_only=tried_only)
     rollouts, reason = tree_view.rollouts_of(record)
     idle = sum(not n["visits"] for n in drawn)
     low, high = tree_svg.value_range(drawn)
     c = tree_view.exploration(record)
     return Bench(
         prefix=prefix,
-        svg=draw_tree(record, operable=True, prefix=prefix, rejected=rejected),
+        svg=draw_tree(record, operable=True, tried_only=tried_only, prefix=prefix, rejected=rejected),
         details=tuple(tree_view.details(record, drawn, path)),
         which=which,
         left_out=say("tree.left_out", drawn=len(drawn), all=len(nodes)) if len(drawn) < len(nodes) else "",
@@ -143,9 +158,23 @@ def render_svg(record: RunRecord) -> str:
     return tree_svg.standalone(draw_tree(record), asset("tree_svg.css"))
 
 
-def draw_tree(record: RunRecord, *, operable: bool = False, prefix: str = "", rejected: int | None = None) -> Markup:
+def draw_tree(
+    record: RunRecord,
+    *,
+    operable: bool = False,
+    tried_only: bool = False,
+    prefix: str = "",
+    rejected: int | None = None,
+) -> Markup:
     """Returns the drawing of a record's tree as an SVG element, as pages embed it; empty without a tree."""
     notes, items = tree_view.notes_of(record), page_data.item_words(record)
     return tree_svg.draw(
-        record.tree, record.winner, items, notes, operable=operable, prefix=prefix, rejected=rejected
+        record.tree,
+        record.winner,
+        items,
+        notes,
+        operable=operable,
+        tried_only=tried_only,
+        prefix=prefix,
+        rejected=rejected,
     )

@@ -76,6 +76,7 @@ def draw(
     notes: Mapping[int, str] | None = None,
     *,
     operable: bool = False,
+    tried_only: bool = False,
     prefix: str = "",
     rejected: int | None = None,
 ) -> Markup:
@@ -87,6 +88,7 @@ def draw(
         items: catalogue item id -> words.
         notes: node id -> second line of its label.
         operable: name every node for keyboard and screen reader, and give the page's script its figures.
+        tried_only: leave out what was proposed and never tried.
         prefix: goes before every id, so that a page can hold several trees.
         rejected: node at the end of the strongest branch that was not chosen.
     """
@@ -95,7 +97,7 @@ def draw(
         return Markup("")
     notes = notes or {}
     path = winning_path(nodes, winner)
-    drawn = drawn_nodes(nodes, path)
+    drawn = drawn_nodes(nodes, path, tried_only=tried_only)
     placed = _layout(drawn)
     width, height = _size(placed)
     size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
@@ -150,9 +152,11 @@ def describe(nodes: Sequence[Mapping[str, Any]], path: Sequence[int], items: Map
     return text + say("tree.describe_path", steps=steps or say("tree.describe_start"))
 
 
-def drawn_nodes(nodes: Sequence[Mapping[str, Any]], path: Sequence[int]) -> Sequence[Mapping[str, Any]]:
-    """Returns the nodes that are drawn: all, or of a large tree the visited ones and the winning path."""
-    if len(nodes) <= MAX_DRAWN:
+def drawn_nodes(
+    nodes: Sequence[Mapping[str, Any]], path: Sequence[int], *, tried_only: bool = False
+) -> Sequence[Mapping[str, Any]]:
+    """Returns the nodes that are drawn: all, or (of a large tree, or `tried_only`) the visited ones and the path."""
+    if len(nodes) <= MAX_DRAWN and not tried_only:
         return nodes
     return [n for n in nodes if n["visits"] or n["parent"] is None or int(n["id"]) in path]
 
