@@ -10,17 +10,21 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from evaluation.review import language
+
 
 @cache
 def environment() -> Environment:
-    """Returns the templates, which escape every text."""
-    return Environment(
+    """Returns the templates, which escape every text and speak the language in use."""
+    made = Environment(
         loader=PackageLoader("evaluation.review", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals.update(say=language.say, look_up=language.look_up, count=language.count, language=language.language)
+    return made
 
 
 def asset(name: str) -> str:
