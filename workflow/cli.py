@@ -28,6 +28,7 @@ from workflow.commands import (
     managing,
     pathways,
     planning,
+    review,
     runs,
     train,
     trees,
@@ -86,6 +87,7 @@ app.command("records")(runs.records_command)
 app.command("export")(long_command(exports.export_command))
 app.command("report")(long_command(runs.report_command))
 app.command("tree")(trees.tree_command)
+app.add_typer(review.review_app, name="review")
 app.add_typer(train.train_app, name="train")
 app.command("evolve")(long_command(evolve.evolve_command))
 app.add_typer(machine.models_app, name="models")
