@@ -64,11 +64,12 @@ class CaseStep:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A case-step on the list of a reader."""
+    """A case-step on the list of a reader; `later_steps`: others of the case come after it."""
 
     step: CaseStep
     state: State
     begun: bool
+    later_steps: bool = False
 
 
 class Shelf:
@@ -231,7 +232,7 @@ def tasks_of(steps: Sequence[CaseStep], marks: Mapping[Key, set[str]]) -> list[T
         else:
             state = State.OPEN if before else State.LOCKED
             before = False
-        found.append(Task(step, state, bool(own)))
+        found.append(Task(step, state, bool(own), step is not steps[-1]))
     return found
 
 

@@ -22,6 +22,12 @@ MOST_TEXT = 20_000
 """Characters shown of one text; a note says so where it is longer."""
 
 MOST_EARLIER = 30
+NOTEWORTHY_WAIT = 15
+"""Minutes from which the wait between a finding and its being known is shown."""
+
+OLD = -2 * 1440
+"""Minute before which it does not matter how long that took."""
+
 MOST_LATER = 80
 LATER_MINUTES = 48 * 60
 _OTHER = "other"
@@ -135,5 +141,6 @@ def _value(finding: Finding) -> Value:
     record = finding_record(finding)
     text = " ".join(filter(None, (words.clean(record.value, MOST_TEXT), words.unit_text(record.unit))))
     wait = record.available - record.charted
-    known = f"known {words.duration(wait)} later" if wait >= 15 else ""
+    recent = wait >= NOTEWORTHY_WAIT and record.available > OLD
+    known = f"known {words.duration(wait)} later" if recent else ""
     return Value(text, words.flag_text(record.flag), words.relative_time(record.charted), known, len(text) > LONG_TEXT)

@@ -160,6 +160,7 @@ def _show(request: Request, desk: Desk, reader: Reader, task: Task, wrong: Mappi
         title=words.title_of(task.step.key[1]),
         vignette=_vignette(shown),
         page=current.value,
+        later_steps=task.later_steps,
         parts=parts,
         fields=_prefilled(state, part, shown),
         wrong=wrong or {},

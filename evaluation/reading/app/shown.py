@@ -167,7 +167,9 @@ class Shown:
 
     def _recorded(self) -> Markup:
         later: tuple[Group, ...] = later_view(self.case, self.step.clock)
-        return _part("recorded.html", truth=page_data.truth_of(self.stored), later=later)
+        return _part(
+            "recorded.html", truth=page_data.truth_of(self.stored), later=later, is_set=self.rule.form == "set"
+        )
 
     def _others(self, others: Sequence[Review]) -> Markup:
         rows = [

@@ -5,11 +5,14 @@
   if (!form) return;
   const saved = document.getElementById("saved");
   const address = form.getAttribute("hx-post");
-  let typed = 0, sent = 0, kept = 0, again = 0;  // counts of changes: made, sent, and known to be saved
+  let typed = 0, sent = 0, kept = 0, again = 0, committed = false;  // counts of changes: made, sent, and known to be saved
 
   form.addEventListener("input", () => { typed += 1; });
-  form.addEventListener("submit", () => { kept = typed; });
-  form.addEventListener("htmx:beforeRequest", () => { sent = typed; });
+  form.addEventListener("submit", () => { kept = typed; committed = true; });
+  form.addEventListener("htmx:beforeRequest", (event) => {
+    if (committed) event.preventDefault();
+    else sent = typed;
+  });
 
   const retry = () => {
     saved.textContent = "Not saved yet. Trying again …";
