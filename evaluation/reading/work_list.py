@@ -23,6 +23,7 @@ from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part
 from evaluation.reading.store import Marks
 from evaluation.record import RunRecord
+from evaluation.review.set_compare import vocabularies
 from evaluation.step_rules import StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from search.trajectory import Status
@@ -78,6 +79,7 @@ class Shelf:
     def __init__(self, engine: Engine, run: Run) -> None:
         self.store, self.run = RunStore(engine), run
         self.rules: dict[str, StepRule] = step_rules(run.config)
+        self.vocabulary_of = vocabularies(run.config)
         self._steps: dict[Key, CaseStep] = {}
         self._seen: dict[Key, str] = {}
         self._lock = threading.Lock()

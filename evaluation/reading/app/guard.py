@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
 logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
@@ -88,8 +90,6 @@ class Guard:
             try:
                 await self._app(scope, _Limited(receive), sending)
                 return
-            except _TooLargeError:
-                reply = (413, "too large")
             except Exception as error:  # its message may quote the record, so only its class is logged
                 logger.error("request failed: %s", type(error).__name__)
                 reply = (500, "This did not work. What was saved before is kept.")
@@ -103,7 +103,7 @@ class Guard:
             return 421, "This address is not served here."
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MOST_BODY:
-            return 413, "too large"
+            return 413, "This is too large."
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get(b"origin")
             if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower():
@@ -113,12 +113,8 @@ class Guard:
         return None
 
 
-class _TooLargeError(Exception):
-    """A body that goes on beyond the limit, whatever its length was said to be."""
-
-
 class _Limited:
-    """Receives a body up to the limit."""
+    """Receives a body up to the limit, whatever its length was said to be."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._left = receive, MOST_BODY
@@ -128,7 +124,7 @@ class _Limited:
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise _TooLargeError
+                raise HTTPException(413, "This is too large.")
         return message
 
 

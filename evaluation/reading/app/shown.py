@@ -25,7 +25,7 @@ from evaluation.reading.desk import Desk
 from evaluation.reading.form import Own, Review
 from evaluation.reading.work_list import CaseStep
 from evaluation.record import RunRecord
-from evaluation.review import page_data, set_compare
+from evaluation.review import page_data
 from evaluation.review import words as plain_words
 from evaluation.step_rules import StepRule
 from evaluation.store.run_store import StoredRecord
@@ -88,7 +88,7 @@ class Shown:
         """The permitted answers; None where any words are one."""
         if self.rule.form == "free":
             return None
-        return set_compare.vocabularies(self.desk.run.config)(self.record)
+        return self.desk.shelf.vocabulary_of(self.record)
 
     @property
     def asked(self) -> Asked:
