@@ -193,6 +193,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(256)  # before the address is told: who calls at once waits, and is not refused
     except OSError as error:
         listening.close()
         raise UsageError(
