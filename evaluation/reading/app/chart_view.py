@@ -15,7 +15,7 @@ from evaluation.recording import finding_record
 from evaluation.review import words
 from evaluation.step_rules import StepRule
 
-LONG_TEXT = 240
+LONG_TEXT = 1_200
 """Characters from which a text is folded."""
 
 MOST_TEXT = 20_000
@@ -141,6 +141,6 @@ def _value(finding: Finding) -> Value:
     record = finding_record(finding)
     text = " ".join(filter(None, (words.clean(record.value, MOST_TEXT), words.unit_text(record.unit))))
     wait = record.available - record.charted
-    recent = wait >= NOTEWORTHY_WAIT and record.available > OLD
+    recent = wait >= NOTEWORTHY_WAIT and record.charted > OLD
     known = f"known {words.duration(wait)} later" if recent else ""
     return Value(text, words.flag_text(record.flag), words.relative_time(record.charted), known, len(text) > LONG_TEXT)

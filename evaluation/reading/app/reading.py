@@ -21,7 +21,7 @@ from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part, Reading
 from evaluation.reading.store import own_of
 from evaluation.reading.work_list import State, Task
-from evaluation.review import words
+from evaluation.review import page_data, words
 
 router = APIRouter()
 
@@ -158,7 +158,7 @@ def _show(request: Request, desk: Desk, reader: Reader, task: Task, wrong: Mappi
         csrf=csrf_of(request),
         step=task.step,
         title=words.title_of(task.step.key[1]),
-        vignette=_vignette(shown),
+        vignette=page_data.vignette(shown.record),
         page=current.value,
         later_steps=task.later_steps,
         parts=parts,
@@ -172,12 +172,6 @@ def _show(request: Request, desk: Desk, reader: Reader, task: Task, wrong: Mappi
         own=_own_words(state, shown),
         following=next_task(desk.tasks(reader)) if current in (Page.WAIT, Page.DONE) else None,
     )
-
-
-def _vignette(shown: Shown) -> str:
-    from evaluation.review.page_data import vignette
-
-    return vignette(shown.record)
 
 
 def _prefilled(state: Reading, part: Part | None, shown: Shown) -> Fields:
@@ -197,8 +191,6 @@ def _options(shown: Shown) -> list[str]:
 
 
 def _turn_words(shown: Shown) -> list[str]:
-    from evaluation.review import page_data
-
     path = page_data.path_of(shown.record)
     views = page_data.turn_views(shown.record, path.turns if path else (), page_data.Trail(), linked=False)
     return [f"{v.label}: {''.join(p.text for p in v.pieces)}" for v in views]
