@@ -28,6 +28,7 @@ from workflow.commands import (
     managing,
     pathways,
     planning,
+    review,
     review_results,
     runs,
     train,
@@ -44,7 +45,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-review_app = typer.Typer(name="review", help="Readings by clinicians.", no_args_is_help=True)
 _debug: list[bool] = [False]
 
 
@@ -87,10 +87,10 @@ app.command("prompts")(runs.prompts_command)
 app.command("records")(runs.records_command)
 app.command("export")(long_command(exports.export_command))
 app.command("report")(long_command(runs.report_command))
-review_app.command("agreement")(review_results.agreement_command)
-review_app.command("export")(review_results.export_readings_command)
-app.add_typer(review_app, name="review")
 app.command("tree")(trees.tree_command)
+review.review_app.command("agreement")(review_results.agreement_command)
+review.review_app.command("export")(review_results.export_readings_command)
+app.add_typer(review.review_app, name="review")
 app.add_typer(train.train_app, name="train")
 app.command("evolve")(long_command(evolve.evolve_command))
 app.add_typer(machine.models_app, name="models")

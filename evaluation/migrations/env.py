@@ -3,6 +3,7 @@
 from alembic import context
 
 import clinical_data.store.tables  # noqa: F401  (registers the case tables)
+import evaluation.reading.tables
 import evaluation.store.tables  # noqa: F401  (registers the run tables)
 from clinical_data.store.metadata import metadata
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from clinical_data.errors import StorageError, UsageError
 from clinical_data.store.engine import reading, writing
@@ -286,14 +286,20 @@ class RunStore:
         with writing(self.engine) as connection:
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(values))
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, before: Callable[[Connection], None] | None = None) -> None:
         """Deletes a run with all its case-steps.
+
+        Args:
+            name: the run.
+            before: what is done first, in the same transaction; whatever it raises keeps the run.
 
         Raises:
             UsageError: no such run.
         """
         run = self.get(name)
         with writing(self.engine) as connection:
+            if before is not None:
+                before(connection)
             connection.execute(delete(case_steps).where(case_steps.c.run_id == run.run_id))
             connection.execute(delete(runs).where(runs.c.run_id == run.run_id))
 

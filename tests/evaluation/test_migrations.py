@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, MetaData, insert, inspect, select
 from sqlalchemy.exc import OperationalError
 
+import evaluation.reading.tables  # noqa: F401  (registers its tables)
 import evaluation.store.tables as run_tables
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient
 from clinical_data.errors import StorageError

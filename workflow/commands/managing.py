@@ -80,8 +80,16 @@ def runs_delete(
     name: Name,
     db: Db = DEFAULT_DB,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    with_readings: Annotated[
+        bool, typer.Option("--with-readings", help="Also where clinicians have finished readings of it.")
+    ] = False,
 ) -> None:
-    """Deletes a run with all its records, and nothing else."""
+    """Deletes a run with all its records, and nothing else.
+
+    A run with finished readings by clinicians is kept unless --with-readings is given. The log of readings cannot be
+    shortened: what it says of the run stays, and counts for no later run of that name.
+    """
+    from evaluation.reading.store import part_with
     from evaluation.store.run_store import RunStore
 
     with database(db) as engine:
@@ -89,7 +97,7 @@ def runs_delete(
         number = len(store.done(store.get(name).run_id))
         if not yes:
             typer.confirm(f"Delete run {name} with {number} records?", abort=True, err=True)
-        store.delete(name)
+        store.delete(name, lambda connection: part_with(connection, name, readings_too=with_readings))
     say(f"run {name} deleted; its generations stay for other runs until `wardstar runs prune`")
 
 
