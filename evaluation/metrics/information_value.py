@@ -9,8 +9,8 @@ their path lack it; up to the parent both are the same. Per spot:
     recorded  share of the rollouts that conclude with the recorded answer, with the item less without
 
 A case-step's figure is the mean over its spots, an item's the mean over case-steps, with intervals that resample
-patients. Only requests that the record answered count; those it did not answer are pooled, to show how much another turn
-alone moves a search (`UNANSWERED`). Requests that a world model answered are no information and are left out.
+patients. Only requests that the record answered count; those it did not answer are pooled, to show how much another
+turn alone moves a search (`UNANSWERED`). Requests that a world model answered are no information and are left out.
 
 It is no effect of the information itself: a search goes on where it liked what it found, a rollout is one draw, and a
 value is the model's share of votes (less the cost term, where there is one), not its being right.

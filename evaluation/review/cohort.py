@@ -1,12 +1,13 @@
-"""What the first page shows beyond the figures of a score: who the patients are, how each case-step compares with its
-label, and further runs beside this one. All of it derives from labels or serves to set them out: no blind report has it.
+"""What the first page shows beyond a score: the patients, how each case-step compares with its label, other runs.
+
+All of it derives from labels or serves to set them out: no blind report has it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Engine
@@ -80,11 +81,13 @@ class Cohort:
     Attributes:
         judged: labelled case-steps of the run.
         people: case id -> person; cases that are no longer in the database are left out.
+        curves: step -> accuracy against requests.
         further: the run itself among others, in order; empty where there are no others.
     """
 
     judged: Mapping[Key, Judged]
     people: Mapping[str, Person]
+    curves: Mapping[str, Sequence[CutPoint]] = field(default_factory=dict)
     further: tuple[Further, ...] = ()
 
 
@@ -111,15 +114,16 @@ def gather(
         UsageError: a run to compare with does not exist, is of another pathway, or is named twice.
     """
     judged = dict(judge(RecordScorer(engine, run), records))
+    curves = curves_of(records, judged)
     names = _beside(RunStore(engine), run, compare)
     further = []
     for number, (label, name) in enumerate(names, 1):
         watch("figures of further runs", number, len(names))
         if name == run.name:
-            further.append(Further(label, name, score["steps"], curves_of(records, judged)))
+            further.append(Further(label, name, score["steps"], curves))
         else:
             further.append(_further(engine, label, name))
-    return Cohort(judged, _people(engine, {s.record.case_id for s in records}), tuple(further))
+    return Cohort(judged, _people(engine, {s.record.case_id for s in records}), curves, tuple(further))
 
 
 def judge(scorer: RecordScorer, records: Iterable[StoredRecord]) -> Iterator[tuple[Key, Judged]]:

@@ -1,4 +1,4 @@
-"""Small plots as inline SVG: intervals in rows, lines with intervals, a reliability diagram, a table of counts in shades.
+"""Small plots as inline SVG: intervals in rows, lines with intervals, a reliability diagram, counts in shades.
 
 Each plot is one `<svg role="img">` with title and description, drawn in the colours of the page (`plots.css`) and 440
 units wide, so that its text stays readable at the width of a phone. Nothing in it is told by colour alone. Its numbers
@@ -18,7 +18,7 @@ from evaluation.review.words import percent, short
 
 WIDTH = 440.0
 _MARKS = ("circle", "square", "diamond", "triangle")
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 14.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 18.0, 14.0, 46.0
 _PLOT = 250.0
 _ROW = 26.0
 _LABEL, _VALUE = 158.0, 62.0
@@ -170,7 +170,13 @@ def reliability_plot(
 
 
 def heat_map(
-    key: str, title: str, names: Sequence[str], counts: Sequence[Sequence[int]], columns: Sequence[str], *, describe: str
+    key: str,
+    title: str,
+    names: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    columns: Sequence[str],
+    *,
+    describe: str,
 ) -> Markup:
     """Returns a table of counts in shades, rows numbered and named, columns by number; the diagonal is framed.
 
@@ -194,8 +200,7 @@ def heat_map(
             box = f'x="{_n(label + cell * j + 1)}" y="{_n(top + 1)}" width="{_n(cell - 2)}" height="{_n(cell - 2)}"'
             parts.append(f'<rect class="{kind}" {box} style="--strength: {strength:.2f}"/>')
             if count:
-                dark = "count strong" if strength > 0.5 else "count"
-                parts.append(_text(dark, label + cell * (j + 0.5), top + cell / 2 + 4, str(count), "middle"))
+                parts.append(_text("count", label + cell * (j + 0.5), top + cell / 2 + 4, str(count), "middle"))
     return _svg(key, title, describe, 28 + cell * len(names), parts)
 
 
@@ -220,10 +225,10 @@ def _series(number: int, series: Series, x: Axis, y: Axis, *, joined: bool = Tru
 
 def _keys(keys: Sequence[tuple[str, str]], top: float) -> tuple[list[str], float]:
     """Returns the lines of the key below a plot, one for each name, and the height they take."""
-    rows = [
-        f'<g transform="translate({_n(_LEFT)},{_n(top + 16 + 20 * i)})">{mark}{_text("name", 30, 0, short(name, 56))}</g>'
-        for i, (name, mark) in enumerate(keys)
-    ]
+    rows = []
+    for i, (name, mark) in enumerate(keys):
+        at = f"translate({_n(_LEFT)},{_n(top + 16 + 20 * i)})"
+        rows.append(f'<g transform="{at}">{mark}{_text("name", 30, 0, short(name, 56))}</g>')
     return rows, 20.0 * len(keys) + 6
 
 

@@ -11,8 +11,11 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
-from evaluation.review import case_page, index_data, page_data, set_compare, tree_page
-from evaluation.review.rendering import asset, assets, environment
+from evaluation.record import RunRecord
+from evaluation.review import case_page, page_data, set_compare, tree_page, words
+from evaluation.review.cohort import Cohort, gather
+from evaluation.review.index_page import render_index
+from evaluation.review.rendering import assets, environment
 from evaluation.review.tree_words import LEGEND
 from evaluation.scoring import score_run
 from evaluation.store.run_store import Run, RunStore, StoredRecord
@@ -28,7 +31,15 @@ FOLDERS = ("cases", "trees")
 _MARK = '<meta name="generator" content="wardstar report">'
 
 
-def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False, watch: Watch = unwatched) -> Path:
+def write_report(
+    engine: Engine,
+    run_name: str,
+    out: Path,
+    *,
+    blind: bool = False,
+    compare: Sequence[str] = (),
+    watch: Watch = unwatched,
+) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
 
     One page per case-step and one per search tree, which link to each other by relative addresses: the folder can be
@@ -40,21 +51,26 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
         run_name: name of the run.
         out: folder, made if missing.
         blind: leave out recorded labels, match marks and everything derived from them.
+        compare: further runs of the pathway to set beside this one on the first page.
         watch: told how far it is: what, done, of how many.
 
     Raises:
-        UsageError: no such run, or a blind report of a run that was steered by recorded labels.
+        UsageError: no such run, a run that cannot be compared with, a blind report that is to compare, or one of a run
+            that was steered by recorded labels.
         StorageError: the folder cannot be written.
     """
+    if blind and compare:
+        raise UsageError("a blind report compares no runs: it shows no result", hint="leave out --blind or --compare")
     store = RunStore(engine)
     run = store.get(run_name)
     score = None if blind else score_run(engine, run_name, watch=watch)  # first: it brings labels and marks up to date
     records = list(store.records(run.run_id))
+    cohort = None if score is None else gather(engine, run, records, score, compare, watch)
     written = set()
     try:
         for folder in FOLDERS:
             (out / folder).mkdir(parents=True, exist_ok=True)
-        for path, html in _pages(run, records, score, blind):
+        for path, html in _pages(run, records, score, cohort, blind):
             (out / path).write_text(html, encoding="utf-8", newline="\n")
             written.add(path)
             watch("writing pages of case-steps", sum(p.startswith("cases/") for p in written), len(records))
@@ -69,6 +85,7 @@ def render(
     run: Run,
     records: Sequence[StoredRecord],
     score: Mapping[str, Any] | None,
+    cohort: Cohort | None = None,
     *,
     blind: bool = False,
 ) -> dict[str, str]:
@@ -78,16 +95,21 @@ def render(
         run: the run.
         records: its case-steps with labels and match marks.
         score: result of `score_run`, or None.
+        cohort: what the plots of the first page need besides, or None.
         blind: leave out recorded labels, match marks and everything derived from them.
 
     Raises:
         UsageError: a blind report of a run whose search was steered by recorded labels.
     """
-    return dict(_pages(run, records, score, blind))
+    return dict(_pages(run, records, score, cohort, blind))
 
 
 def _pages(
-    run: Run, records: Sequence[StoredRecord], score: Mapping[str, Any] | None, blind: bool
+    run: Run,
+    records: Sequence[StoredRecord],
+    score: Mapping[str, Any] | None,
+    cohort: Cohort | None,
+    blind: bool,
 ) -> Iterator[tuple[str, str]]:
     if blind and any(s.record.settings.get("value") == "ground_truth" for s in records):
         raise UsageError(
@@ -97,13 +119,15 @@ def _pages(
     steps = list(dict.fromkeys(s.record.step for s in records))
     ordered = sorted(records, key=lambda s: (s.record.case_id, steps.index(s.record.step), s.record.occurrence))
     vocabularies = set_compare.vocabularies(run.config)
-    index = index_data.build(run, ordered, score, vocabularies, blind=blind)
-    shared = {"run_name": index.name, "blind": blind, "mark": Markup(_MARK)}
-    script = "" if blind else asset("toggle.js")
-    yield "index.html", templates.get_template("index.html").render(page=index, **shared, **assets(script))
+    yield (
+        "index.html",
+        render_index(run, ordered, score, vocabularies, _address, cohort=cohort, blind=blind, mark=_MARK),
+    )
+    run_name = words.short(run.name, 120)
+    shared = {"run_name": run_name, "blind": blind, "mark": Markup(_MARK)}
     template, plain = templates.get_template("case_step.html"), assets("")
     for position, stored in enumerate(ordered):
-        page = case_page.build(stored, index.name, vocabularies, blind=blind)
+        page = case_page.build(stored, run_name, vocabularies, blind=blind)
         name = f"cases/{page_data.page_name(stored.record)}"
         html = template.render(
             page=page,
@@ -115,8 +139,12 @@ def _pages(
         )
         yield name, html
         if page.tree_page:
-            tree = tree_page.render_tree(stored.record, index.name, case_page=f"../{name}", mark=_MARK)
+            tree = tree_page.render_tree(stored.record, run_name, case_page=f"../{name}", mark=_MARK)
             yield page_data.tree_address(stored.record), tree
+
+
+def _address(record: RunRecord) -> str:
+    return f"cases/{page_data.page_name(record)}"
 
 
 def _link(ordered: Sequence[StoredRecord], position: int) -> str:

@@ -37,8 +37,8 @@ def end(parent: int, answer: str | None, rollouts: int, value: float) -> tuple[A
     return (parent, "finish", "", "", rollouts, rollouts, value, answer)
 
 
-# Root -> lactate (1) -> ECG (2) -> sepsis 3 x 0.8 (3); lactate -> infarction 1 x 0.4 (4); root -> infarction 2 x 0.5 (5);
-# root -> ECG (6) -> infarction 2 x 0.6 (7). A troponin was proposed and never taken (8).
+# Root -> lactate (1) -> ECG (2) -> sepsis 3 x 0.8 (3); lactate -> infarction 1 x 0.4 (4);
+# root -> infarction 2 x 0.5 (5); root -> ECG (6) -> infarction 2 x 0.6 (7). A troponin was never taken (8).
 TREE = tree(
     ask(0, "lactate", 4), ask(1, "ecg", 3), end(2, "sepsis", 3, 0.8), end(1, "mi", 1, 0.4), end(0, "mi", 2, 0.5),
     ask(0, "ecg", 2), end(6, "mi", 2, 0.6), ask(0, "troponin", 0),
