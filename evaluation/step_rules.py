@@ -35,6 +35,7 @@ class StepRule:
         catalogue: name of the catalogue.
         answer_cue: word before the answer in prompts.
         review: a clinician answers as well.
+        title: what the pathway calls the step.
         settings: search settings as far as they decide how the record is worded.
     """
 
@@ -49,6 +50,7 @@ class StepRule:
     catalogue: str = "v1"
     answer_cue: str = ""
     review: bool = False
+    title: str = ""
     settings: SearchSettings = field(default_factory=SearchSettings)
 
     def clock_of(self, case: Case, occurrence: int = 1) -> int | None:
@@ -91,6 +93,7 @@ def _rule(step: Mapping[str, Any], catalogue: str, given: Mapping[str, Any]) -> 
         truth=step.get("truth", ""),
         answer_cue=step.get("answer_cue", ""),
         review=bool(step.get("review")),
+        title=str(step.get("title") or ""),
         vocabularies=dict(answer.get("vocabulary") or {}),
         form=answer.get("form", "closed"),
         most=int(answer.get("most") or 1),

@@ -1,15 +1,15 @@
-"""The page of one case-step, put together in the order in which it is read."""
+"""The page of one case: its steps in order, each put together as it is read."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from markupsafe import Markup
-
-from evaluation.record import CandidateRecord, ReviewRecord, RunRecord
+from evaluation.record import RunRecord
+from evaluation.review import about, answer_data, evidence, reasoning, set_compare, tree_page, tree_svg, tree_view, words
 from evaluation.review import page_data as data
-from evaluation.review import set_compare, tree_page, tree_svg, tree_view, words
+from evaluation.review.afterwards import Afterwards, Hindsight, Unknown
+from evaluation.review.language import count, say
 from evaluation.store.run_store import StoredRecord
 
 
@@ -23,147 +23,177 @@ class TreeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class CasePage:
-    """Everything the template needs; texts are cleaned but not yet escaped.
+class StepPage:
+    """One step of a case; texts are cleaned but not yet escaped.
 
     Attributes:
+        anchor: its id on the page, with which all its other ids begin.
+        unknown: what the record could not answer at the clock; None where the case is not stored any more.
         size: number of items of the set that was asked for; 0 where one answer was.
-        tree_is_wide: printed, it takes a sheet laid sideways.
-        tree_idle: how many turns, proposed and never tried, the drawing leaves out.
-        tree_page: address of the tree's own page, from this page; empty without one.
-        tree_nodes: ids of the turns that the tree's page shows.
-        truth: None in a blind report.
-        compared: the set beside the recorded one; None in a blind report, and where one answer was asked for.
+        leading: the answer that led, given or not.
+        dangers: what must not be missed among the answers considered; None where the list says nothing of them.
+        first_leaning: which answer led before anything was asked.
+        truth: None in a blind report; so are `compared` (also where one answer was asked for) and `afterwards`.
     """
 
-    case_id: str
-    step: str
+    anchor: str
+    title: str
     question: str
     clock: str
-    vignette: str
+    asked: bool
+    versions: tuple[tuple[str, str], ...]
+    unknown: Unknown | None
     size: int
     answer: str
     share: str
     leading: str
     status: str
     status_words: str
-    bars: tuple[data.Bar, ...]
+    bars: tuple[answer_data.Bar, ...]
     rest: str
-    draws: str
+    dangers: answer_data.Dangers | None
+    evidence: evidence.Evidence
+    negatives: tuple[data.FindingView, ...]
+    negatives_more: int
+    unanswered: evidence.Unanswered
     opening: tuple[data.RequestView, ...]
     requests: tuple[data.RequestView, ...]
+    first_leaning: str
     cost: str
-    evidence: tuple[data.FindingView, ...]
-    evidence_more: int
-    unanswered: tuple[data.RequestView, ...]
     has_path: bool
-    turns: tuple[data.TurnView, ...]
-    rejected: data.Branch | None
-    checks: tuple[data.Check, ...]
+    turns: tuple[reasoning.TurnView, ...]
+    rejected: reasoning.Branch | None
+    checks: tuple[reasoning.Check, ...]
     check_words: str
-    tree: Markup
-    tree_is_wide: bool
-    tree_idle: int
+    bench: tree_page.Bench | None
     tree_rows: tuple[TreeRow, ...]
-    tree_page: str
-    tree_nodes: frozenset[int]
-    elsewhere: tuple[tuple[str, str, str], ...]
     truth: data.Truth | None
     compared: set_compare.Comparison | None
-    summary: str
-    facts: tuple[tuple[str, list[tuple[str, str]]], ...]
+    afterwards: Afterwards | None
 
 
-def build(stored: StoredRecord, run_name: str, vocabularies: set_compare.Lookup, *, blind: bool) -> CasePage:
-    """Returns the page of a case-step.
+@dataclass(frozen=True, slots=True)
+class CasePage:
+    """Everything the template of a case needs.
 
-    Args:
-        stored: the record, its labels and its match marks.
-        run_name: name of its run.
+    Attributes:
+        complaint: the chief complaint, where the record gives one at the start.
+        length: steps of the case, in words.
+    """
+
+    case_id: str
+    vignette: str
+    complaint: str
+    length: str
+    steps: tuple[StepPage, ...]
+    about: about.About
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the pages of a run share.
+
+    Attributes:
         vocabularies: gives the possible answers, by which a set is compared with the recorded one.
+        hindsight: looks at whole cases.
+        titles: step -> title in the pathway.
         blind: leave out labels, marks and what was done after the clock.
     """
-    record, trail, path = stored.record, data.Trail(), data.path_of(stored.record)
-    turns = path.turns if path else ()
-    opening = data.requests_on(record, record.opening, trail, opening=True)
-    requests = data.requests_on(record, turns, trail, opening=False)
-    findings = [f for r in (*opening, *requests) for f in r.findings]
-    evidence = sorted(findings, key=lambda f: not f.flag)
-    status, status_words = data.status_text(record)
-    bars, rest = data.bars(record)
-    checks, nodes = data.checks(record, path), tree_view.nodes_of(record)
-    idle = sum(not n["visits"] for n in nodes)
+
+    run_name: str
+    pathway: str
+    vocabularies: set_compare.Lookup
+    hindsight: Hindsight
+    titles: Mapping[str, str] = field(default_factory=dict)
+    blind: bool = False
+
+
+def build(steps: Sequence[StoredRecord], context: Context) -> CasePage:
+    """Returns the page of a case.
+
+    Args:
+        steps: its steps in the order in which they were taken, with labels and match marks; at least one.
+        context: what all pages of the run share.
+    """
+    records = [s.record for s in steps]
+    told = max(records, key=lambda r: len(r.vignette))  # later steps know more of the admission
     return CasePage(
-        case_id=words.short(record.case_id, 120),
-        step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
+        case_id=words.short(records[0].case_id, 120),
+        vignette=data.vignette(told),
+        complaint=next(filter(None, map(_complaint, records)), ""),
+        length=count(len(records), "step"),
+        steps=tuple(build_step(s, context) for s in steps),
+        about=about.about(records, context.run_name, context.titles),
+    )
+
+
+def build_step(stored: StoredRecord, context: Context) -> StepPage:
+    """Returns one step of a case."""
+    record, path = stored.record, data.path_of(stored.record)
+    prefix = f"{data.step_anchor(record)}-"
+    trail = data.Trail(prefix)
+    turns = path.turns if path else ()
+    opening = data.requests_on(record, record.opening, trail, "given")
+    first, requests = evidence.with_leanings(record, path, data.requests_on(record, turns, trail))
+    said = tuple(reasoning.turn_views(record, turns, trail, linked=True))
+    weighed = evidence.evidence(record, path, requests, opening, trail)
+    read = (*opening, *requests, *weighed.others)
+    negatives, negatives_more = evidence.negatives(read)
+    bars, rest = answer_data.bars(record)
+    checks, branch = reasoning.checks(record, path), reasoning.rejected(record, path, trail)
+    vocabulary, blind = context.vocabularies(record), context.blind
+    return StepPage(
+        anchor=data.step_anchor(record),
+        title=words.step_text(record.step, record.occurrence, context.titles.get(record.step, "")),
         question=words.short(record.question, 300),
         clock=words.short(record.clock_text, 200) or _clock(record),
-        vignette=data.vignette(record),
+        asked=record.status not in ("not_applicable", "failed"),
+        versions=about.versions(record, context.pathway),
+        unknown=context.hindsight.unknown(record),
         size=len(record.chosen),
         answer=data.answer_text(record),
         share=data.share_text(record),
         leading=data.leading_text(record),
-        status=status,
-        status_words=status_words,
+        status=data.status_of(record),
+        status_words=data.status_text(record)[1],
         bars=bars,
         rest=rest,
-        draws=data.draws_words(record, path),
+        dangers=answer_data.dangers(record, vocabulary),
+        evidence=weighed,
+        negatives=negatives,
+        negatives_more=negatives_more,
+        unanswered=evidence.unanswered(record, read),
         opening=tuple(opening),
         requests=tuple(requests),
+        first_leaning=first,
         cost=words.money(sum(r.cost for r in record.requests if r.on_path)),
-        evidence=tuple(evidence[: data.EVIDENCE_SHOWN]),
-        evidence_more=max(0, len(evidence) - data.EVIDENCE_SHOWN),
-        unanswered=tuple(r for r in (*opening, *requests) if not r.answered and not r.imagined),
         has_path=path is not None,
-        turns=tuple(data.turn_views(record, turns, trail, linked=True)),
-        rejected=data.rejected(record, path, trail),
+        turns=said,
+        rejected=branch,
         checks=checks,
-        check_words=_check_words(record, path, checks),
-        tree=tree_page.draw_tree(record, tried_only=idle > tree_svg.MAX_IDLE),
-        tree_is_wide=tree_svg.is_wide([n for n in nodes if n["visits"] or idle <= tree_svg.MAX_IDLE]),
-        tree_idle=idle if idle > tree_svg.MAX_IDLE else 0,
+        check_words=reasoning.check_words(record, path, checks),
+        bench=tree_page.bench_of_step(record, prefix, branch.node if branch else None),
         tree_rows=_tree_rows(record),
-        tree_page=f"../{data.tree_address(record)}" if nodes else "",
-        tree_nodes=frozenset(int(n["id"]) for n in nodes if n["visits"]),
-        elsewhere=_elsewhere(record),
         truth=None if blind else data.truth_of(stored),
-        compared=None if blind or not record.chosen else _compared(stored, vocabularies),
-        summary=_summary(record),
-        facts=_facts(record, run_name),
+        compared=None
+        if blind or not record.chosen
+        else set_compare.compare(record, stored.truth, vocabulary),
+        afterwards=None if blind else context.hindsight.afterwards(record),
     )
+
+
+def _complaint(record: RunRecord) -> str:
+    found = (f for t in record.opening if t.item == "chief_complaint" for f in t.findings if f.kind == "complaint")
+    return words.short(next((f.value for f in found), ""), 160)
 
 
 def _clock(record: RunRecord) -> str:
-    return "not stated" if record.clock is None else words.relative_time(record.clock)
-
-
-def _compared(stored: StoredRecord, vocabularies: set_compare.Lookup) -> set_compare.Comparison:
-    return set_compare.compare(stored.record, stored.truth, vocabularies(stored.record))
-
-
-def _check_words(record: RunRecord, path: CandidateRecord | None, checks: tuple[data.Check, ...]) -> str:
-    who = (
-        "the same model under other seeds (a weak check: it shares the model's blind spots)"
-        if record.peer_is_generator
-        else "a second model"
-    )
-    if path is None or path.agreement is None:
-        return "The winning path was not checked by a second run."
-    if not checks:
-        return f"Checked by {who}; agreement {words.percent(path.agreement)}."
-    agreed = f"{sum(c.same for c in checks)} of {words.count(len(checks), 'run')}"
-    handed = f"The beginning of this path was handed to {who}, without the answer, to finish on its own. "
-    if not path.chosen:
-        return f"{handed}It reached the same answer in {agreed}."
-    return (
-        f"{handed}It chose the same set in {agreed}. Agreement: {words.percent(path.agreement)} (items in both sets, "
-        "of those in either; on average)."
-    )
+    return say("words.time.not_stated") if record.clock is None else words.relative_time(record.clock)
 
 
 def _tree_rows(record: RunRecord) -> tuple[TreeRow, ...]:
     """Visited nodes, each parent directly before its subtree: the drawing for those who cannot see it."""
-    nodes = {int(n["id"]): n for n in (record.tree or {}).get("nodes") or ()}
+    nodes = {int(n["id"]): n for n in tree_view.nodes_of(record)}
     best = set(tree_svg.winning_path(list(nodes.values()), record.winner))
     children: dict[int | None, list[int]] = {}
     for node_id, node in nodes.items():
@@ -174,84 +204,7 @@ def _tree_rows(record: RunRecord) -> tuple[TreeRow, ...]:
         node_id, level = stack.pop()
         node = nodes[node_id]
         if node["visits"]:
-            rows.append(
-                TreeRow(level, tree_svg.tooltip(node, items, node_id in best, notes.get(node_id, "")), node_id in best)
-            )
+            text = tree_svg.tooltip(node, items, node_id in best, notes.get(node_id, ""))
+            rows.append(TreeRow(level, words.short(text, 200), node_id in best))
             stack.extend((i, level + 1) for i in reversed(children.get(node_id, [])))
     return tuple(rows)
-
-
-def _command(record: RunRecord, run_name: str) -> str:
-    """The command that writes the tree in other forms."""
-    words_of = ["wardstar", "tree", "--run", run_name, "--case", words.short(record.case_id, 120), "--step"]
-    command = shlex.join([*words_of, words.short(record.step, 80)])
-    more = f" --occurrence {record.occurrence}" if record.occurrence != 1 else ""
-    return f"{command}{more} --format svg|mermaid|json"
-
-
-def _elsewhere(record: RunRecord) -> tuple[tuple[str, str, str], ...]:
-    """Items that only other branches opened: asked, answer, cost."""
-    items = data.item_words(record)
-    return tuple(
-        (data.asked_words(r.item, items), words.STATES.get(r.state, r.state), words.money(r.cost))
-        for r in record.requests
-        if not r.on_path
-    )
-
-
-def _review(review: ReviewRecord) -> str:
-    """What became of the question to a clinician."""
-    said = {"skipped": "asked for, nobody was there (offline replay)", "waiting": "asked for, not yet given"}
-    return said.get(review.state, words.short(review.display, 300))
-
-
-def _summary(record: RunRecord) -> str:
-    """The run of this case-step in one line."""
-    models = [str(m.get("name") or m.get("spec") or role) for role, m in sorted(record.models.items())]
-    parts = [
-        words.short(" and ".join(dict.fromkeys(models)), 160) or "no model named",
-        f"strategy {words.short(record.strategy, 60) or 'not named'}",
-        f"seed {record.seed}",
-        words.count(record.rollouts, "rollout"),
-        words.count(record.tokens.get("prefilled", 0) + record.tokens.get("sampled", 0), "token"),
-        words.seconds_text(record.seconds),
-    ]
-    return ", ".join(parts)
-
-
-def _facts(record: RunRecord, run_name: str) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
-    """What it takes to do this case-step again."""
-    case = [
-        ("case", words.short(record.case_id, 120)),
-        ("source", f"{words.short(record.source, 80)}, {words.short(record.source_id, 120)}"),
-        ("patient", words.short(record.patient_id, 120)),
-        ("step", f"{words.short(record.step, 80)}, occurrence {record.occurrence}"),
-        ("clock", "–" if record.clock is None else f"minute {record.clock:,} from the start of the case"),
-        ("status", words.short(record.status, 40)),
-        *([("clinician's answer", _review(record.review))] if record.review else []),
-        ("record version", str(record.version)),
-    ]
-    work = [
-        ("strategy", words.short(record.strategy, 80)),
-        ("seed", str(record.seed)),
-        ("rollouts", f"{record.rollouts:,}"),
-        ("margin over the next answer", "–" if record.margin is None else f"{record.margin:.3f}"),
-        *((f"tokens {words.short(k, 40)}", f"{v:,}") for k, v in sorted(record.tokens.items())),
-        ("draws of votes", words.draws_text(record.draws, record.unparseable) or "none: no vote was drawn"),
-        ("time", words.seconds_text(record.seconds)),
-        ("repeats byte for byte", "yes" if record.repeatable else "no"),
-        ("answer list", words.short(record.vocabulary, 120) or "–"),
-    ]
-    if tree_view.nodes_of(record):
-        work.append(("tree in other forms", _command(record, run_name)))
-    models = []
-    for role, identity in sorted(record.models.items()):
-        same = " (same weights as the generator)" if role == "peer" and record.peer_is_generator else ""
-        models.append((words.title_of(role) + same, data.flatten(identity)))
-    return (
-        ("Case", case),
-        ("Run", work),
-        *models,
-        ("Settings", data.flatten(record.settings)),
-        ("Hashes (sha256)", data.flatten(record.hashes)),
-    )

@@ -16,11 +16,11 @@ from evaluation.review import plots, words
 from evaluation.review.cohort import SEED, Cohort, Judged, Person
 from evaluation.review.language import look_up, say
 from evaluation.review.metric_words import (
+    NameOf,
     baseline_text,
     interval_text,
     metric_text,
     metric_value,
-    step_name,
 )
 from evaluation.review.results import OWN, headline_names
 
@@ -52,7 +52,7 @@ class StepPlots:
     plots: tuple[Plot, ...]
 
 
-def step_plots(score: Mapping[str, Any], cohort: Cohort) -> tuple[StepPlots, ...]:
+def step_plots(score: Mapping[str, Any], cohort: Cohort, name_of: NameOf) -> tuple[StepPlots, ...]:
     """Returns the plots of every step that has any, in the order of the pathway."""
     found = []
     for number, (step, of_step) in enumerate(score["steps"].items(), 1):
@@ -66,7 +66,7 @@ def step_plots(score: Mapping[str, Any], cohort: Cohort) -> tuple[StepPlots, ...
             _rounds(f"rounds-{number}", step, of_step, cohort),
         )
         if any(made):
-            found.append(StepPlots(step_name(step), tuple(plot for plot in made if plot)))
+            found.append(StepPlots(name_of(step), tuple(plot for plot in made if plot)))
     return tuple(found)
 
 

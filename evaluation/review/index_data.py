@@ -6,7 +6,7 @@ A question is one step of one case.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from evaluation.review.cohort import Cohort
 from evaluation.review.cohort_plots import StepPlots, step_plots
 from evaluation.review.information_table import InformationTable, information_tables
 from evaluation.review.language import look_up, say
-from evaluation.review.metric_words import step_name
+from evaluation.review.metric_words import NameOf
 from evaluation.review.run_facts import facts, figures, notes
+from evaluation.step_rules import step_rules
 from evaluation.store.run_store import Run, StoredRecord
 
 _FINEST = (matching.CCSR, matching.GROUP, matching.TERM, matching.CHAPTER, matching.CATEGORY, matching.CODE)
@@ -111,10 +112,8 @@ def build(
     run: Run,
     records: Sequence[StoredRecord],
     score: Mapping[str, Any] | None,
-    vocabularies: set_compare.Lookup,
-    address: Callable[[RunRecord], str],
-    *,
     cohort: Cohort | None = None,
+    *,
     blind: bool,
 ) -> IndexPage:
     """Returns the first page.
@@ -123,16 +122,20 @@ def build(
         run: the run.
         records: its case-steps, in the order in which they are listed.
         score: result of `score_run`; None shows no results. Not read when `blind`.
-        vocabularies: gives the possible answers, by which a set is compared with the recorded one.
-        address: of a case-step's page, within the report.
         cohort: what the plots need besides; None draws none. Not read when `blind`.
         blind: leave out everything that comes from recorded labels.
     """
     plain = [s.record for s in records]
+    titles = {name: rule.title for name, rule in step_rules(run.config).items()}
+    vocabularies = set_compare.vocabularies(run.config)
+
+    def name_of(step: str) -> str:
+        return words.step_text(step, title=titles.get(step, ""))
+
     sets = {r.step for r in plain if r.chosen}
     known = None if blind else score
     shown = None if blind else cohort
-    rows = tuple(_row(s, vocabularies, address, blind) for s in records)
+    rows = tuple(_row(s, vocabularies, name_of, blind) for s in records)
     states = {r.state for r in rows}
     return IndexPage(
         name=words.short(run.name, 120),
@@ -140,16 +143,16 @@ def build(
         sources=", ".join(sorted({words.short(r.source, 40) for r in plain})),
         cases=len({r.case_id for r in plain}),
         questions=len(plain),
-        headlines=results.headlines(known, sets) if known else (),
-        counts=tuple(_counts(records, known, blind)),
+        headlines=results.headlines(known, sets, name_of) if known else (),
+        counts=tuple(_counts(records, known, name_of, blind)),
         reasons=tuple(_reasons(plain)),
         again=any(r.occurrence != 1 for r in plain),
         rows=rows,
-        steps=tuple((step, step_name(step)) for step in dict.fromkeys(r.step for r in plain)),
+        steps=tuple((step, name_of(step)) for step in dict.fromkeys(r.step for r in plain)),
         states=tuple((state, say(f"index.status.{state}")) for state in STATUSES if state in states),
-        plots=step_plots(known, shown) if known and shown else (),
-        information=information_tables(records, shown.judged if shown else None),
-        results=results.results(known, sets) if known else (),
+        plots=step_plots(known, shown, name_of) if known and shown else (),
+        information=information_tables(records, shown.judged if shown else None, name_of),
+        results=results.results(known, sets, name_of) if known else (),
         sets=bool(sets),
         same_weights=any(r.peer_is_generator for r in plain),
         notes=tuple(notes(plain)),
@@ -158,13 +161,15 @@ def build(
     )
 
 
-def _counts(records: Sequence[StoredRecord], score: Mapping[str, Any] | None, blind: bool) -> list[StepCounts]:
+def _counts(
+    records: Sequence[StoredRecord], score: Mapping[str, Any] | None, name_of: NameOf, blind: bool
+) -> list[StepCounts]:
     counts = []
     for step in dict.fromkeys(s.record.step for s in records):
         own = [s for s in records if s.record.step == step]
         ended = Counter(_state(s.record) for s in own)
         row = StepCounts(
-            step_name(step),
+            name_of(step),
             len(own),
             ended["agreed"],
             ended["disagreed"],
@@ -198,18 +203,17 @@ def _state(record: RunRecord) -> str:
     return "unchecked" if record.peer_agreement is None else "disagreed"
 
 
-def _row(
-    stored: StoredRecord, vocabularies: set_compare.Lookup, address: Callable[[RunRecord], str], blind: bool
-) -> Row:
+def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, name_of: NameOf, blind: bool) -> Row:
     record = stored.record
     answer = data.answer_text(record)
-    again = say("words.step_again", step=step_name(record.step), n=record.occurrence)
+    name = name_of(record.step)
+    again = say("words.step_again", step=name, n=record.occurrence)
     state = _state(record)
     row = Row(
-        href=address(record),
+        href=data.case_address(record),
         case_id=words.short(record.case_id, 60),
         vignette=words.short(data.vignette(record), 90),
-        step=step_name(record.step) if record.occurrence == 1 else again,
+        step=name if record.occurrence == 1 else again,
         step_key=words.short(record.step, 80),
         size=len(record.chosen),
         answer=answer,

@@ -10,7 +10,7 @@ from evaluation.metrics.intervals import Metric
 from evaluation.review import words
 from evaluation.review.cohort import SEED, Judged
 from evaluation.review.language import say
-from evaluation.review.metric_words import points, step_name
+from evaluation.review.metric_words import NameOf, points
 from evaluation.review.page_data import item_words
 from evaluation.store.run_store import Key, StoredRecord
 
@@ -60,12 +60,13 @@ class InformationTable:
 
 
 def information_tables(
-    records: Sequence[StoredRecord], judged: Mapping[Key, Judged] | None
+    records: Sequence[StoredRecord], judged: Mapping[Key, Judged] | None, name_of: NameOf
 ) -> tuple[InformationTable, ...]:
     """Returns the table of every step whose searches asked the record for anything.
 
     Args:
         records: case-steps of a run.
+        name_of: from a step to its name.
         judged: its labelled case-steps; None in a blind report, which has no figure that derives from a label.
     """
     steps: dict[str, list[Searched]] = {}
@@ -90,7 +91,7 @@ def information_tables(
             enough = [row for row in rows.values() if not row.few]
             few = [row for row in rows.values() if row.few]
             first, rest = (*enough[:SHOWN],), (*enough[SHOWN:], *few)
-            tables.append(InformationTable(step_name(step), len(searches), labels, first, rest, unanswered))
+            tables.append(InformationTable(name_of(step), len(searches), labels, first, rest, unanswered))
     return tuple(tables)
 
 

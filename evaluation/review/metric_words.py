@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from evaluation.review import words
 from evaluation.review.language import look_up, say
 from evaluation.review.words import money, percent, seconds_text, title_of
+
+NameOf = Callable[[str], str]
+"""From a step to its name in words."""
 
 _PLAIN = frozenset(
     {
@@ -25,8 +29,8 @@ _PLAIN = frozenset(
 
 def level_text(level: str, step: str = "") -> str:
     """Returns what it means that two answers of a step agree at a level."""
-    own = look_up("index.level_of", step, look_up("words.level_of", step, "")) if level in ("term", "group") else ""
-    return own or look_up("words.level", level)
+    own = look_up("index.level_of", step, "") if level == "group" else ""
+    return own or words.level_text(level, step)
 
 
 def baseline_text(name: str) -> str:
@@ -78,8 +82,3 @@ def interval_text(name: str, metric: Mapping[str, Any]) -> str:
         return ""
     low = points(metric["low"], unit=False) if name.startswith("gain_") else metric_value(name, metric["low"])
     return say("index.interval", low=low, high=metric_value(name, metric["high"]))
-
-
-def step_name(step: str) -> str:
-    """Returns the name of a step as clinicians say it."""
-    return look_up("words.step", step, title_of(step))

@@ -1,33 +1,38 @@
-"""What the page of one case-step shows, worked out from its record; no HTML, no database."""
+"""What pages show of one case-step, worked out from its record; no HTML, no database."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation.record import CandidateRecord, FindingRecord, RunRecord, TurnRecord
 from evaluation.review import set_data, words
+from evaluation.review.language import say
 from evaluation.store.run_store import StoredRecord
 
 FINDINGS_PER_REQUEST = 40
-EVIDENCE_SHOWN = 12
-BARS_SHOWN = 5
-NOTEWORTHY_WAIT = 15
-"""Minutes from which the wait between a finding and its being known is shown."""
+EARLIER_SHOWN = 4
+"""Most earlier values shown beside the last one of the same name."""
 
-OTHER_ITEMS_SHOWN = 3
-"""Least number of items shown after those of a set."""
+_GROUPED = 40
+"""Most characters of a value that is set beside others of its name; a longer text has a row of its own."""
 
 _ANSWERED = "recorded"
-_NOT_THE_MOST = "The first answer is not the one with most votes"
+GIVEN = ("verified", "unverified")
 
 
 @dataclass(frozen=True, slots=True)
 class FindingView:
-    """One finding as a row; `anchor` is its id on the page."""
+    """The last finding of a name as a row; `anchor` is its id on the page.
+
+    Attributes:
+        time: when it was taken; `known`: how much later its value could be seen.
+        earlier: values of the same name before it, with their times.
+        available: minute from which it was known.
+    """
 
     anchor: str
     name: str
@@ -36,13 +41,23 @@ class FindingView:
     flag: str
     time: str
     known: str
+    earlier: tuple[str, ...] = ()
+    available: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """One item asked for (or given at the start), and what the record answered."""
+    """One item asked for (or given at the start), and what the record answered.
+
+    Attributes:
+        item: its id in the catalogue.
+        state: the answer in words; `answered`: findings were given.
+        more: findings that are left out.
+        leaning: which answer led after it; `spent`: the price up to then. Both only along the chosen line.
+    """
 
     anchor: str
+    item: str
     asked: str
     answered: bool
     state: str
@@ -50,59 +65,17 @@ class RequestView:
     findings: tuple[FindingView, ...]
     more: int = 0
     imagined: bool = False
+    leaning: str = ""
+    spent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text, with a link or without."""
+    """A stretch of text, with a link or without; `note` says value and time of what it links to."""
 
     text: str
     href: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnView:
-    """One turn of reasoning."""
-
-    label: str
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One answer with its share of the votes, or one item with the share of the lists that name it.
-
-    Attributes:
-        width: in percent of the bar.
-        chosen: the answer given, or an item of the set that was.
-    """
-
-    display: str
-    coding: str
-    share: str
-    width: str
-    chosen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What the checking model said after one cut; `verdict` in words: same, different, or how much of a set is."""
-
-    after: str
-    answer: str
-    same: bool
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """The strongest branch that was not chosen; `node` is its end in the tree."""
-
-    node: int
-    answer: str
-    ended: str
-    check: str
-    turns: tuple[TurnView, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +89,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The recorded diagnosis and how the answer compares; absent from a blind report."""
+    """The recorded label and how the answer compares; absent from a blind report."""
 
     labels: tuple[Label, ...]
     marks: tuple[tuple[str, bool], ...]
@@ -124,59 +97,114 @@ class Truth:
 
 
 class Trail:
-    """Numbers the findings of a page and links their names wherever a text mentions them."""
+    """Numbers the findings of a step and links their names wherever a text mentions them.
 
-    def __init__(self) -> None:
-        self._anchors: dict[str, str] = {}
+    Args:
+        prefix: goes before every anchor, so that a page can hold several steps.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._anchors: dict[str, tuple[str, str]] = {}
         self._count = 0
 
-    def show(self, finding: FindingRecord) -> FindingView:
-        """Returns the row of a finding and remembers its name."""
+    def show(self, finding: FindingRecord, earlier: Sequence[FindingRecord] = ()) -> FindingView:
+        """Returns the row of a finding, with those of its name before it, and remembers its name."""
         self._count += 1
-        anchor = f"finding-{self._count}"
-        name = words.short(finding.name, 120) or "unnamed finding"
+        anchor = f"{self.prefix}finding-{self._count}"
+        name = words.short(finding.name, 120) or say("words.unnamed_finding")
+        value, flag = _value(finding), words.flag_text(finding.flag)
+        since = words.relative_time(finding.available)
+        self.remember(name, anchor, say("case.cited", value=words.short(f"{value} {flag}".strip(), 60), time=since))
+        return FindingView(
+            anchor=anchor,
+            name=name,
+            value=value,
+            range=words.range_words(finding.range),
+            flag=flag,
+            time=words.relative_time(finding.charted),
+            known=words.known_text(finding.charted, finding.available),
+            earlier=tuple(_earlier(f) for f in earlier[-EARLIER_SHOWN:]),
+            available=finding.available,
+        )
+
+    def show_all(self, findings: Sequence[FindingRecord]) -> list[FindingView]:
+        """Returns a row for each name of short values, the last one with those before it, and for each long text."""
+        rows: dict[str, list[FindingRecord]] = {}
+        for number, finding in enumerate(findings):
+            long = len(finding.value) > _GROUPED
+            rows.setdefault(f"{number}" if long else f"={finding.name.casefold()}", []).append(finding)
+        ordered = (sorted(row, key=lambda f: (f.charted, f.available)) for row in rows.values())
+        return [self.show(row[-1], row[:-1]) for row in ordered]
+
+    def remember(self, name: str, anchor: str, note: str = "") -> None:
+        """Links a name to an anchor from now on; a name of one or two letters would link by chance."""
         if len(name) > 2:
-            self._anchors.setdefault(name.casefold(), anchor)
-        value = " ".join(filter(None, (words.clean(finding.value), words.unit_text(finding.unit))))
-        time = words.relative_time(finding.charted)
-        wait = finding.available - finding.charted
-        known = f"known {words.duration(wait)} later" if wait >= NOTEWORTHY_WAIT else ""
-        flag = words.flag_text(finding.flag)
-        return FindingView(anchor, name, value, words.range_words(finding.range), flag, time, known)
+            self._anchors.setdefault(name.casefold(), (anchor, note))
 
     def link(self, text: str) -> tuple[Piece, ...]:
-        """Returns a text in pieces, the names of findings shown so far linked to their rows."""
+        """Returns a text in pieces, the names shown so far linked to their rows, each with its note once."""
         if not self._anchors or not text:
             return (Piece(text),) if text else ()
         names = sorted(self._anchors, key=lambda n: (-len(n), n))
         pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, names))})(?!\w)", re.IGNORECASE)
         pieces: list[Piece] = []
+        noted: set[str] = set()
         for index, part in enumerate(pattern.split(text)):
+            anchor, note = self._anchors.get(part.casefold(), ("", "")) if index % 2 else ("", "")
             if part:
-                href = self._anchors.get(part.casefold(), "") if index % 2 else ""
-                pieces.append(Piece(part, f"#{href}" if href else ""))
+                pieces.append(Piece(part, f"#{anchor}" if anchor else "", "" if anchor in noted else note))
+                noted.add(anchor)
         return tuple(pieces)
 
 
+def _value(finding: FindingRecord) -> str:
+    return " ".join(filter(None, (words.clean(finding.value), words.unit_text(finding.unit))))
+
+
+def _earlier(finding: FindingRecord) -> str:
+    shown = " ".join(filter(None, (_value(finding), words.flag_text(finding.flag))))
+    return say("case.earlier_value", value=words.short(shown, 60), time=words.relative_time(finding.charted))
+
+
+def case_file(case_id: str) -> str:
+    """Returns the file name of a case's page, safe on any file system and unique within a run."""
+    return f"{_safe([case_id])}.html"
+
+
+def step_anchor(record: RunRecord) -> str:
+    """Returns the anchor of a step on the page of its case: `workup`, and `workup-2` when the pathway came back."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", record.step)[:80]
+    return safe if record.occurrence == 1 else f"{safe}-{record.occurrence}"
+
+
 def page_name(record: RunRecord) -> str:
-    """Returns the file name of a case-step's page, safe on any file system and unique within a run."""
-    parts = [record.case_id, record.step] + ([str(record.occurrence)] if record.occurrence != 1 else [])
+    """Returns where a case-step is shown, seen from the folder of cases: `ID.html#STEP`."""
+    return f"{case_file(record.case_id)}#{step_anchor(record)}"
+
+
+def case_address(record: RunRecord) -> str:
+    """Returns where a case-step is shown, within a report: `cases/ID.html#STEP`."""
+    return f"cases/{page_name(record)}"
+
+
+def file_stem(record: RunRecord) -> str:
+    """Returns a name for a file of one case-step, safe on any file system and unique within a run."""
+    return _safe([record.case_id, record.step] + ([str(record.occurrence)] if record.occurrence != 1 else []))
+
+
+def _safe(parts: Sequence[str]) -> str:
     name = "-".join(parts)
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:120]
     if safe != name:
         safe += "-" + hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{safe}.html"
-
-
-def tree_address(record: RunRecord) -> str:
-    """Returns the address of the page of a case-step's tree, within a report."""
-    return f"trees/{page_name(record)}"
+    return safe
 
 
 def vignette(record: RunRecord) -> str:
     """Returns the one line that says who the patient is."""
     text = words.short(record.vignette, 240)
-    return text[:1].upper() + text[1:] or "Age, sex and context are not recorded."
+    return text[:1].upper() + text[1:] or say("words.not_recorded_vignette")
 
 
 def item_words(record: RunRecord) -> dict[str, str]:
@@ -197,136 +225,94 @@ def path_of(record: RunRecord) -> CandidateRecord | None:
         fitting = [c for c in record.candidates if set(c.chosen) == set(record.chosen)]
     else:
         fitting = [c for c in record.candidates if c.answer_key == first.code or c.answer == first.display]
-    return max(fitting, key=_weight, default=None)
+    return max(fitting, key=weight, default=None)
 
 
-def requests_on(record: RunRecord, turns: Sequence[TurnRecord], trail: Trail, *, opening: bool) -> list[RequestView]:
-    """Returns the requests among some turns, in order, with their answers."""
+def weight(candidate: CandidateRecord) -> tuple[float, int]:
+    """Returns what a candidate weighs in the choice: visits times value, then visits."""
+    return candidate.multiplicity * candidate.value, candidate.multiplicity
+
+
+def requests_on(record: RunRecord, turns: Sequence[TurnRecord], trail: Trail, kind: str = "asked") -> list[RequestView]:
+    """Returns the requests among some turns, in order, with their answers.
+
+    Args:
+        record: the record.
+        turns: of a line of reasoning, or the opening.
+        trail: numbers the findings.
+        kind: `asked` along the chosen line, `given` of the opening, `other` of other lines; begins the anchors.
+    """
     items = item_words(record)
     costs = {r.item: r.cost for r in record.requests}
     views: list[RequestView] = []
     for turn in turns:
-        if turn.kind != "request" and not (opening and turn.item):
+        if turn.kind != "request" and not (kind == "given" and turn.item):
             continue
-        shown = turn.findings[:FINDINGS_PER_REQUEST]
+        rows = trail.show_all(turn.findings[:FINDINGS_PER_REQUEST])
+        price = words.money(costs[turn.item]) if turn.item in costs else "–"
         views.append(
             RequestView(
-                anchor=f"{'given' if opening else 'asked'}-{len(views) + 1}",
+                anchor=f"{trail.prefix}{kind}-{len(views) + 1}",
+                item=turn.item,
                 asked=asked_words(turn.item, items),
-                answered=turn.state == _ANSWERED,
-                state=words.STATES.get(turn.state, words.title_of(turn.state).lower()),
-                cost="given at the start" if opening else words.money(costs[turn.item]) if turn.item in costs else "–",
-                findings=tuple(trail.show(f) for f in shown),
-                more=len(turn.findings) - len(shown),
+                answered=turn.state == _ANSWERED and not turn.imagined,
+                state=words.state_text("imagined" if turn.imagined else turn.state),
+                cost=say("case.given") if kind == "given" else price,
+                findings=tuple(rows),
+                more=max(0, len(turn.findings) - FINDINGS_PER_REQUEST),
                 imagined=turn.imagined,
             )
         )
+        trail.remember(items.get(turn.item, ""), views[-1].anchor)
     return views
 
 
 def asked_words(item: str, items: Mapping[str, str]) -> str:
     """Returns an item as a clinician would ask for it, with a capital letter."""
-    text = items.get(item) or words.short(item, 80).replace("_", " ") or "unnamed item"
+    text = items.get(item) or words.short(item, 80).replace("_", " ") or say("words.unnamed_item")
     return text[:1].upper() + text[1:]
 
 
-def turn_views(record: RunRecord, turns: Sequence[TurnRecord], trail: Trail, linked: bool) -> Iterator[TurnView]:
-    """Yields the turns of a path in words; `linked`: requests and findings link to the timeline of this page."""
-    items = item_words(record)
-    number = 0
-    for turn in turns:
-        label = words.KINDS.get(turn.kind, words.title_of(turn.kind))
-        if turn.kind == "request":
-            number += 1
-            state = "imagined, not read from the record" if turn.imagined else words.STATES.get(turn.state, turn.state)
-            asked = Piece(asked_words(turn.item, items), f"#asked-{number}" if linked else "")
-            yield TurnView(label, (asked, Piece(f" – {state}")))
-        else:
-            text = words.clean(turn.text).strip() or "(nothing written)"
-            yield TurnView(label, trail.link(text) if linked else (Piece(words.short(text, 400)),))
-
-
-def bars(record: RunRecord) -> tuple[tuple[Bar, ...], str]:
-    """Returns the answer, of a set every item, and those with the largest shares after it, and a line on the rest."""
-    given, size = record.status in ("verified", "unverified"), max(1, len(record.chosen))
-    # Ranked by weight, which is not the share alone.
-    others = sorted(record.ranked[size:], key=lambda a: -a.probability)
-    answers = [*record.ranked[:size], *others]
-    most = BARS_SHOWN if not record.chosen else max(BARS_SHOWN, size + OTHER_ITEMS_SHOWN)
-    shown = tuple(
-        Bar(
-            set_data.name_of(a),
-            f"{words.system_text(a.system)} {words.short(a.code, 80)}".strip(),
-            words.percent(a.probability),
-            f"{max(0.0, min(1.0, a.probability)) * 100:.1f}",
-            given and index < size,
-        )
-        for index, a in enumerate(answers[:most])
-    )
-    lines = []
-    if rest := answers[most:]:
-        if record.chosen:  # shares of items do not add up
-            largest = words.percent(max(a.probability for a in rest))
-            lines.append(f"{words.count(len(rest), 'other item')}: none in more than {largest} of the lists.")
-        else:
-            together = words.percent(sum(a.probability for a in rest))
-            lines.append(f"{words.count(len(rest), 'other answer')} together: {together} of the votes.")
-    if others and others[0].probability > min(a.probability for a in answers[:size]):
-        lines.append(
-            ("An item outside the set has a larger share than one in it" if record.chosen else _NOT_THE_MOST)
-            + ": the choice weighs each line of reasoning by its value and by the check."
-        )
-    return shown, " ".join(lines)
-
-
-def draws_words(record: RunRecord, path: CandidateRecord | None) -> str:
-    """Returns how the votes were drawn and how many of them could be read; empty where every vote was exact."""
-    whole = words.draws_text(record.draws, record.unparseable)
-    if not whole:
-        return ""
-    own = words.draws_text(path.draws, path.unparseable) if path and len(record.candidates) > 1 else ""
-    where = " over all lines of reasoning" if own else ""
-    text = f"The votes were drawn one by one: {whole}{where}{f', {own} on the one chosen' if own else ''}."
-    return text + (" A draw that names none counts for no answer." if record.unparseable else "")
+def status_of(record: RunRecord) -> str:
+    """Returns how a case-step ended: agreed, disagreed, unchecked, none (no answer), not_applicable or failed."""
+    match record.status:
+        case "verified":
+            return "agreed"
+        case "unverified":
+            return "unchecked" if record.peer_agreement is None else "disagreed"
+        case "abstain":
+            return "none"
+        case "not_applicable":
+            return "not_applicable"
+        case _:
+            return "failed"
 
 
 def status_text(record: RunRecord) -> tuple[str, str]:
     """Returns how the case-step ended, as a short name and as plain sentences."""
-    who = "the same model under other seeds" if record.peer_is_generator else "a second model"
-    weak = " This is a weak check." if record.peer_is_generator else ""
-    reason = words.sentence(record.reason)
-    agreed = "" if record.peer_agreement is None else f" {_agreement_words(record, record.peer_agreement)}"
-    match record.status:
-        case "verified":
-            run = "the same model under other seeds" if record.peer_is_generator else "a second model run"
-            same = "reached the same answer" if not record.chosen else "came to the same set"
-            reached = same if record.peer_agreement == 1 or not record.chosen else "came to much the same set"
-            text = f"{run[0].upper()}{run[1:]} {reached}.{agreed}{weak} It is no clinical verification."
-            return "check agreed", text
-        case "unverified" if record.peer_agreement is None:
-            return "not checked", f"No second run checked this answer. Read it with more doubt. {reason}".strip()
-        case "unverified":
-            reach = "reach this answer often enough" if not record.chosen else "come near enough to this set"
-            return "check disagreed", f"The check by {who} did not {reach}.{agreed} Read it with more doubt."
-        case "abstain":
-            why = reason or "The leading answers lie too close together."
-            return "no answer", f"The model gives no answer; the case is one for a person to decide. {why}"
-        case "not_applicable":
-            return "not applicable", f"Nothing was asked. {reason}".strip()
-        case _:
-            return "failed", f"This step failed and has no answer. {reason}".strip()
-
-
-def _agreement_words(record: RunRecord, agreement: float) -> str:
-    share = words.percent(agreement)
-    if not record.chosen:
-        return f"Agreement: {share}."
-    return f"Agreement: {share} (items in both sets, of those in either; on average)."
+    status = status_of(record)
+    who = "same_model" if record.peer_is_generator else "second_model"
+    form = "one" if not record.chosen else "set" if record.peer_agreement == 1 or status != "agreed" else "near_set"
+    parts = []
+    if status in ("agreed", "disagreed"):
+        parts.append(say(f"case.status.{status}_{form}", who=say(f"case.status.{who}")))
+        if record.peer_agreement is not None:
+            share = words.percent(record.peer_agreement)
+            parts.append(say(f"case.status.agreement_{'set' if record.chosen else 'one'}", share=share))
+        if status == "disagreed":
+            parts.append(say("case.status.doubt"))
+        elif record.peer_is_generator:
+            parts.append(say("case.status.weak"))
+    else:
+        parts.append(say(f"case.status.{status}"))
+        reason = words.sentence(record.reason)
+        parts.append(reason or (say("case.status.close") if status == "none" else ""))
+    return say(f"words.status.{status}"), say("words.sentence_gap").join(filter(None, parts))
 
 
 def answer_text(record: RunRecord) -> str:
     """Returns the answer given, the items of a set with semicolons between, or an empty string without one."""
-    if record.status not in ("verified", "unverified") or not record.ranked:
+    if record.status not in GIVEN or not record.ranked:
         return ""
     return leading_text(record)
 
@@ -345,56 +331,8 @@ def share_text(record: RunRecord) -> str:
     return words.percent(record.ranked[0].probability) if record.ranked else ""
 
 
-def checks(record: RunRecord, path: CandidateRecord | None) -> tuple[Check, ...]:
-    """Returns what the check answered after each cut of the winning path."""
-    if path is None:
-        return ()
-    # An answer key is a code or, for ICD, its category: what stands before the point.
-    names = {a.code.split(".")[0]: a.display for a in reversed(record.ranked)}
-    names |= {a.code: a.display for a in record.ranked}
-    names |= {c.answer_key: c.answer for c in record.candidates if c.answer_key and c.answer}
-    found = []
-    for cut, key in zip(path.cuts, path.peer_answers, strict=False):
-        same = key is not None and key == path.answer_key
-        answer, verdict = "no readable answer", "same" if same else "different"
-        if key is not None and path.chosen:
-            answer = words.short(set_data.key_words(key, names), 240)
-            verdict = set_data.in_common(path.answer_key, key) or "same"
-        elif key is not None:
-            answer = words.short(names.get(key, key), 160)
-        after = f"the first {words.count(cut, 'turn')}" if cut != 1 else "the first turn"
-        found.append(Check(after, answer, same, verdict))
-    return tuple(found)
-
-
-def rejected(record: RunRecord, path: CandidateRecord | None, trail: Trail) -> Branch | None:
-    """Returns the heaviest branch with another answer than the winner's."""
-    others = [c for c in record.candidates if path is not None and c.answer_key not in (None, path.answer_key)]
-    best = max(others, key=lambda c: (*_weight(c), -c.node), default=None)
-    if best is None:
-        return None
-    if best.agreement is None:
-        check = "It could not be checked."
-    elif best.chosen:
-        check = f"Agreement of the check with it: {words.percent(best.agreement)}."
-    else:
-        check = f"The check agreed with it in {words.percent(best.agreement)} of its runs."
-    ended = f"{best.multiplicity:,} of {words.count(record.rollouts, 'rollout')} ended here"
-    share = "share of votes there" if not best.chosen else "mean share of its items there"
-    drawn = words.draws_text(best.draws, best.unparseable)
-    common = set_data.in_common(best.answer_key, path.answer_key) if best.chosen and path else ""
-    facts = [f"{ended}; {share} {words.percent(best.probability)}", drawn, common and f"{common} with the set above"]
-    return Branch(
-        best.node,
-        words.short(best.answer or str(best.answer_key), 240),
-        "; ".join(filter(None, facts)) + ".",
-        check,
-        tuple(turn_views(record, best.turns, trail, linked=False)),
-    )
-
-
 def truth_of(stored: StoredRecord) -> Truth:
-    """Returns the recorded labels, the match marks, and what was done after the clock."""
+    """Returns the recorded labels, the match marks, and what of the items asked for was recorded after the clock."""
     labels = tuple(
         Label(
             words.short(str(t.get("display") or t.get("code") or ""), 300),
@@ -403,11 +341,12 @@ def truth_of(stored: StoredRecord) -> Truth:
         )
         for t in stored.truth
     )
-    order = list(words.LEVELS)
+    order = words.LEVELS
     levels = sorted(stored.match, key=lambda level: (order.index(level) if level in order else len(order), level))
     items = item_words(stored.record)
     later = tuple(asked_words(r.item, items) for r in stored.record.requests if r.done_later)
-    return Truth(labels, tuple((words.level_text(level), bool(stored.match[level])) for level in levels), later)
+    marks = tuple((words.level_text(level, stored.record.step), bool(stored.match[level])) for level in levels)
+    return Truth(labels, marks, later)
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -420,13 +359,9 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flatten(value, f"{name}.")
         elif isinstance(value, bool):
-            rows.append((words.short(name, 120), "yes" if value else "no"))
+            rows.append((words.short(name, 120), say("case.yes" if value else "case.no")))
         elif isinstance(value, (list, tuple)):
             rows.append((words.short(name, 120), words.short(", ".join(map(str, value)), 400) or "–"))
         else:
             rows.append((words.short(name, 120), "–" if value in (None, "") else words.short(str(value), 400)))
     return rows
-
-
-def _weight(candidate: CandidateRecord) -> tuple[float, int]:
-    return candidate.multiplicity * candidate.value, candidate.multiplicity

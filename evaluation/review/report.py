@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 from sqlalchemy import Engine
 
-from clinical_data.errors import StorageError, UsageError
-from evaluation.record import RunRecord
-from evaluation.review import case_page, page_data, set_compare, tree_page, words
+from clinical_data.case import Case
+from clinical_data.errors import StorageError, UsageError, WardstarError
+from clinical_data.store.case_reader import CaseReader
+from evaluation.review import case_page, page_data, pdf, set_compare, tree_page, tree_svg
+from evaluation.review.afterwards import CaseOf, Hindsight
 from evaluation.review.cohort import Cohort, gather
 from evaluation.review.index_page import render_index
-from evaluation.review.rendering import assets, environment
-from evaluation.review.tree_words import LEGEND
+from evaluation.review.language import ENGLISH, use
+from evaluation.review.rendering import asset, assets, environment
 from evaluation.scoring import score_run
+from evaluation.step_rules import step_rules
 from evaluation.store.run_store import Run, RunStore, StoredRecord
 from evaluation.watching import Watch, unwatched
 
@@ -26,7 +30,7 @@ __all__ = ["render", "write_report"]
 logger = logging.getLogger(__name__)
 
 FOLDERS = ("cases", "trees")
-"""Folders of a report, beside its first page."""
+"""Folders of a report, beside its first page. Nothing is written to the second any more; what lies there is stale."""
 
 _MARK = '<meta name="generator" content="wardstar report">'
 
@@ -38,13 +42,15 @@ def write_report(
     *,
     blind: bool = False,
     compare: Sequence[str] = (),
+    language: str = ENGLISH,
+    with_pdf: bool = False,
     watch: Watch = unwatched,
 ) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
 
-    One page per case-step and one per search tree, which link to each other by relative addresses: the folder can be
-    carried and copied as a whole. Pages of an earlier report in the same folder that this one does not overwrite are
-    removed, so that a blind report never lies beside pages that show labels. Other files are left alone.
+    One page per case and an index, which link to each other by relative addresses: the folder can be carried and copied
+    as a whole. Pages of an earlier report in the same folder that this one does not overwrite are removed, so that a
+    blind report never lies beside pages that show labels. Other files are left alone.
 
     Args:
         engine: the database.
@@ -52,13 +58,17 @@ def write_report(
         out: folder, made if missing.
         blind: leave out recorded labels, match marks and everything derived from them.
         compare: further runs of the pathway to set beside this one on the first page.
+        language: of the fixed words: `en` or `zh`.
+        with_pdf: write a PDF beside each page.
         watch: told how far it is: what, done, of how many.
 
     Raises:
-        UsageError: no such run, a run that cannot be compared with, a blind report that is to compare, or one of a run
-            that was steered by recorded labels.
+        UsageError: no such run or language, no library for PDF, a run that cannot be compared with, a blind report that
+            is to compare, or one of a run that was steered by recorded labels.
         StorageError: the folder cannot be written.
     """
+    if with_pdf:
+        pdf.require()
     if blind and compare:
         raise UsageError("a blind report compares no runs: it shows no result", hint="leave out --blind or --compare")
     store = RunStore(engine)
@@ -66,14 +76,19 @@ def write_report(
     score = None if blind else score_run(engine, run_name, watch=watch)  # first: it brings labels and marks up to date
     records = list(store.records(run.run_id))
     cohort = None if score is None else gather(engine, run, records, score, compare, watch)
+    pages = _Pages(run, records, score, cohort, blind=blind, language=language, case_of=_reader(engine))
     written = set()
     try:
-        for folder in FOLDERS:
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        for path, html in _pages(run, records, score, cohort, blind):
+        (out / "cases").mkdir(parents=True, exist_ok=True)
+        for path, html in pages.html():
             (out / path).write_text(html, encoding="utf-8", newline="\n")
             written.add(path)
-            watch("writing pages of case-steps", sum(p.startswith("cases/") for p in written), len(records))
+            watch("writing pages of cases", len(written) - 1, pages.cases)
+        if with_pdf:
+            for number, (path, html) in enumerate(pages.html(paper=True)):
+                pdf.write_pdf(html, out / Path(path).with_suffix(".pdf"))
+                written.add(str(Path(path).with_suffix(".pdf")))
+                watch("writing PDF of cases", number, pages.cases)
         _remove_stale(out, written)
     except OSError as error:
         raise StorageError(f"cannot write the report to {out} ({error.strerror})") from error
@@ -88,6 +103,9 @@ def render(
     cohort: Cohort | None = None,
     *,
     blind: bool = False,
+    language: str = ENGLISH,
+    case_of: CaseOf = lambda _: None,
+    paper: bool = False,
 ) -> dict[str, str]:
     """Returns the pages of a report: path within the report -> HTML. Equal input gives equal pages.
 
@@ -97,58 +115,115 @@ def render(
         score: result of `score_run`, or None.
         cohort: what the plots of the first page need besides, or None.
         blind: leave out recorded labels, match marks and everything derived from them.
+        language: of the fixed words.
+        case_of: returns a recorded case by its id, for what was not known at a clock and what was done after it.
+        paper: pages for a printer, with nothing to open and recorded labels on the last sheets.
 
     Raises:
-        UsageError: a blind report of a run whose search was steered by recorded labels.
+        UsageError: no such language, or a blind report of a run whose search was steered by recorded labels.
     """
-    return dict(_pages(run, records, score, cohort, blind))
+    return dict(_Pages(run, records, score, cohort, blind=blind, language=language, case_of=case_of).html(paper=paper))
 
 
-def _pages(
-    run: Run,
-    records: Sequence[StoredRecord],
-    score: Mapping[str, Any] | None,
-    cohort: Cohort | None,
-    blind: bool,
-) -> Iterator[tuple[str, str]]:
-    if blind and any(s.record.settings.get("value") == "ground_truth" for s in records):
-        raise UsageError(
-            "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
+class _Pages:
+    """The pages of one report, put together one after the other."""
+
+    def __init__(
+        self,
+        run: Run,
+        records: Sequence[StoredRecord],
+        score: Mapping[str, Any] | None,
+        cohort: Cohort | None,
+        *,
+        blind: bool,
+        language: str,
+        case_of: CaseOf,
+    ) -> None:
+        if blind and any(s.record.settings.get("value") == "ground_truth" for s in records):
+            raise UsageError(
+                "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
+            )
+        self.cohort = cohort
+        self.run, self.score, self.blind, self.language, self.case_of = run, score, blind, language, case_of
+        steps = list(dict.fromkeys(s.record.step for s in records))
+        self.ordered = sorted(records, key=lambda s: _place(s, steps))
+        self.by_case = [list(own) for _, own in groupby(self.ordered, key=lambda s: s.record.case_id)]
+
+    @property
+    def cases(self) -> int:
+        """Number of cases."""
+        return len(self.by_case)
+
+    def html(self, *, paper: bool = False) -> Iterator[tuple[str, str]]:
+        """Yields (path within the report, page); `paper`: as for a printer."""
+        with use(self.language):
+            yield from [self._index(paper)]
+        for number in range(self.cases):
+            with use(self.language):
+                made = self._case(number, paper)
+            yield made
+
+    def _index(self, paper: bool) -> tuple[str, str]:
+        html = render_index(self.run, self.ordered, self.score, self.cohort, blind=self.blind, mark=_MARK, paper=paper)
+        return "index.html", html
+
+    def _case(self, number: int, paper: bool) -> tuple[str, str]:
+        own = self.by_case[number]
+        page = case_page.build(own, self._context())
+        script = asset("tree.js") if not paper and any(s.bench for s in page.steps) else ""
+        html = (
+            environment()
+            .get_template("case.html")
+            .render(
+                page=page,
+                previous=self._file(number - 1),
+                following=self._file(number + 1),
+                signs=tree_page.SIGNS,
+                shades=range(tree_svg.SHADES),
+                **self._shared(paper),
+                **assets(script, "tree.css", "case.css"),
+            )
         )
-    templates = environment()
-    steps = list(dict.fromkeys(s.record.step for s in records))
-    ordered = sorted(records, key=lambda s: (s.record.case_id, steps.index(s.record.step), s.record.occurrence))
-    vocabularies = set_compare.vocabularies(run.config)
-    yield (
-        "index.html",
-        render_index(run, ordered, score, vocabularies, _address, cohort=cohort, blind=blind, mark=_MARK),
-    )
-    run_name = words.short(run.name, 120)
-    shared = {"run_name": run_name, "blind": blind, "mark": Markup(_MARK)}
-    template, plain = templates.get_template("case_step.html"), assets("")
-    for position, stored in enumerate(ordered):
-        page = case_page.build(stored, run_name, vocabularies, blind=blind)
-        name = f"cases/{page_data.page_name(stored.record)}"
-        html = template.render(
-            page=page,
-            previous=_link(ordered, position - 1),
-            following=_link(ordered, position + 1),
-            legend=LEGEND,
-            **shared,
-            **plain,
+        return f"cases/{page_data.case_file(own[0].record.case_id)}", html
+
+    def _context(self) -> case_page.Context:
+        return case_page.Context(
+            run_name=self.run.name,
+            pathway=self.run.pathway,
+            vocabularies=set_compare.vocabularies(self.run.config),
+            hindsight=Hindsight(self.run.config, self.case_of),
+            titles={name: rule.title for name, rule in step_rules(self.run.config).items()},
+            blind=self.blind,
         )
-        yield name, html
-        if page.tree_page:
-            tree = tree_page.render_tree(stored.record, run_name, case_page=f"../{name}", mark=_MARK)
-            yield page_data.tree_address(stored.record), tree
+
+    def _shared(self, paper: bool) -> dict[str, Any]:
+        return {"run_name": self.run.name, "blind": self.blind, "mark": Markup(_MARK), "paper": paper}
+
+    def _file(self, number: int) -> str:
+        return page_data.case_file(self.by_case[number][0].record.case_id) if 0 <= number < self.cases else ""
 
 
-def _address(record: RunRecord) -> str:
-    return f"cases/{page_data.page_name(record)}"
+def _place(stored: StoredRecord, steps: Sequence[str]) -> tuple[str, float, int, int]:
+    """Sorts the steps of a case by clock; those without one come last.
+
+    Where two clocks are equal, the loop that was begun first is ended first: the results of the first tests are read
+    before the second tests are ordered.
+    """
+    record = stored.record
+    clock = float("inf") if record.clock is None else record.clock
+    return record.case_id, clock, record.occurrence, steps.index(record.step)
 
 
-def _link(ordered: Sequence[StoredRecord], position: int) -> str:
-    return page_data.page_name(ordered[position].record) if 0 <= position < len(ordered) else ""
+def _reader(engine: Engine) -> CaseOf:
+    reader = CaseReader(engine)
+
+    def case_of(case_id: str) -> Case | None:
+        try:
+            return reader.get(case_id)
+        except WardstarError:  # deleted since, or of another database
+            return None
+
+    return case_of
 
 
 def _remove_stale(out: Path, pages: set[str]) -> None:

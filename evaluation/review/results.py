@@ -16,7 +16,7 @@ from markupsafe import Markup
 from evaluation import matching
 from evaluation.review import plots, words
 from evaluation.review.language import look_up, say
-from evaluation.review.metric_words import baseline_text, interval_text, metric_text, metric_value, points, step_name
+from evaluation.review.metric_words import NameOf, baseline_text, interval_text, metric_text, metric_value, points
 
 LEVELS = (matching.CCSR, matching.CHAPTER, matching.GROUP, matching.TERM)
 """Levels whose figures may be headlined, in that order."""
@@ -86,18 +86,21 @@ def headline_names(step: str, metrics: Mapping[str, Any], several: bool) -> list
     return [n for n in dict.fromkeys(names) if metrics.get(n) and metrics[n].get("value") is not None]
 
 
-def headlines(score: Mapping[str, Any], sets: Set[str]) -> tuple[Headline, ...]:
+def headlines(score: Mapping[str, Any], sets: Set[str], name_of: NameOf) -> tuple[Headline, ...]:
     """Returns the first figure of every step with a recorded label, in the order of the pathway."""
-    found = [_headline(number, step, of, step in sets) for number, (step, of) in enumerate(score["steps"].items(), 1)]
+    found = [
+        _headline(number, step, of, step in sets, name_of(step))
+        for number, (step, of) in enumerate(score["steps"].items(), 1)
+    ]
     return tuple(one for one in found if one is not None)
 
 
-def results(score: Mapping[str, Any], sets: Set[str]) -> tuple[StepResult, ...]:
+def results(score: Mapping[str, Any], sets: Set[str], name_of: NameOf) -> tuple[StepResult, ...]:
     """Returns all figures of every step."""
-    return tuple(_result(step, of_step, step in sets) for step, of_step in score["steps"].items())
+    return tuple(_result(step, of_step, step in sets, name_of(step)) for step, of_step in score["steps"].items())
 
 
-def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool) -> Headline | None:
+def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool, title: str) -> Headline | None:
     metrics, baselines = of_step["metrics"], of_step["baselines"]
     names = headline_names(step, metrics, several)
     if not names:
@@ -110,7 +113,7 @@ def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool)
             full = baseline_text(baseline)
             rows.append((full, look_up("index.short", baseline, full), own))
     shares = metric_value(name, metric["value"]).endswith("%")
-    title = f"{step_name(step)}{say('words.colon')}{metric_text(name, step)}"
+    whole = f"{title}{say('words.colon')}{metric_text(name, step)}"
     spreads = [
         plots.Spread(short, m["value"], m["low"], m["high"], metric_value(name, m["value"])) for _, short, m in rows
     ]
@@ -120,7 +123,7 @@ def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool)
     ]
     describe = say("words.list_gap").join(f"{text} {value}" for text, value, _, _ in told)
     return Headline(
-        step=step_name(step),
+        step=title,
         anchor=f"step-{number}",
         value=metric_value(name, metric["value"]),
         what=_what(step, name),
@@ -131,7 +134,7 @@ def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool)
             for n in (*names[1:2], *_WITH.get(step, ()))
             if metrics.get(n) and metrics[n].get("value") is not None
         ),
-        plot=plots.interval_plot(f"headline-{number}", title, spreads, describe=describe) if shares else Markup(""),
+        plot=plots.interval_plot(f"headline-{number}", whole, spreads, describe=describe) if shares else Markup(""),
         rows=tuple(told),
     )
 
@@ -189,7 +192,7 @@ def _with_interval(name: str, metric: Mapping[str, Any]) -> str:
     return say("index.value_interval", value=value, interval=between) if between else value
 
 
-def _result(step: str, of_step: Mapping[str, Any], several: bool) -> StepResult:
+def _result(step: str, of_step: Mapping[str, Any], several: bool, title: str) -> StepResult:
     """One step of `evaluation.scoring.score_run`: figures against labels in the table, the others further down."""
     metrics, baselines, n = of_step["metrics"], of_step["baselines"], int(of_step["n"])
     names = _ordered(baselines)
@@ -213,7 +216,7 @@ def _result(step: str, of_step: Mapping[str, Any], several: bool) -> StepResult:
     ]
     methods = (say("index.this_run"), *map(baseline_text, names))
     kept = tuple(row for row in rows if any(figure.value for figure in row[1]))
-    return StepResult(step_name(step), several, n, methods, kept, tuple(missing), tuple(further))
+    return StepResult(title, several, n, methods, kept, tuple(missing), tuple(further))
 
 
 def _figure(name: str, metric: Mapping[str, Any] | None, labelled: int) -> Figure:

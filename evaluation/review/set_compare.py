@@ -13,6 +13,7 @@ from clinical_data.vocabulary import Vocabulary, load_vocabulary
 from evaluation import matching
 from evaluation.record import RunRecord
 from evaluation.review import words
+from evaluation.review.language import count, say
 from evaluation.review.set_data import chosen_items, name_of
 from evaluation.step_rules import step_rules
 from search.answers import jaccard
@@ -84,8 +85,8 @@ def compare(record: RunRecord, truth: Sequence[Mapping[str, Any]], vocabulary: V
         left = [Pair((name_of(a),), ()) for a in chosen_items(record)]
         return Comparison(
             (*left, *(Pair((), (_recorded(row),)) for row in truth)),
-            "Not compared: the list of possible answers can no longer be read.",
-            "not compared",
+            say("case.compare.gone"),
+            say("case.compare.gone_short"),
         )
     mine: dict[str, list[str]] = {}
     for answer in chosen_items(record):
@@ -102,29 +103,25 @@ def compare(record: RunRecord, truth: Sequence[Mapping[str, Any]], vocabulary: V
     order = sorted([*mine, *(k for k in theirs if k not in mine)], key=lambda k: k not in mine or k not in theirs)
     pairs = tuple(Pair(tuple(mine.get(k, ())), tuple(theirs.get(k, ()))) for k in order)
     if not theirs:
-        return Comparison(
-            pairs, "Nothing is recorded for this step, so there is nothing to compare with.", "not scored"
-        )
+        return Comparison(pairs, say("case.compare.nothing"), say("case.compare.nothing_short"))
     both = len(mine.keys() & theirs.keys())
-    text = (
-        f"{_items(both)} in common: {both} of {len(mine)} in the model’s set {_are(both)} recorded, and {both} of "
-        f"{len(theirs)} recorded {_are(both)} in the model’s set. Overlap {words.percent(jaccard(mine, theirs))}: "
-        f"items in both sets, of those in either. Compared by: {words.level_text(matching.key_level(vocabulary))}."
+    text = say(
+        f"case.compare.{_number(both)}",
+        items=count(both, "item"),
+        n=both,
+        mine=len(mine),
+        theirs=len(theirs),
+        overlap=words.percent(jaccard(mine, theirs)),
+        level=words.level_text(matching.key_level(vocabulary), record.step),
     )
     if outside:
-        text += (
-            f" {_items(len(outside))} of the recorded set {_are(len(outside))} not among the possible answers, so that "
-            "the model could not name what was recorded in full."
-        )
-    return Comparison(pairs, text, f"{both} of {words.count(len(order), 'item')} in common")
+        more = say(f"case.compare.outside_{_number(len(outside))}", items=count(len(outside), "item"))
+        text += say("words.sentence_gap") + more
+    return Comparison(pairs, text, say("case.in_common", n=both, all=count(len(order), "item")))
 
 
-def _items(number: int) -> str:
-    return "No item" if not number else words.count(number, "item")
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
+def _number(n: int) -> str:
+    return ("none", "one")[n] if n < 2 else "many"
 
 
 def _label(row: Mapping[str, Any]) -> Label:

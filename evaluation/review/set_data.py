@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from evaluation.record import RankedAnswer, RunRecord
 from evaluation.review import words
+from evaluation.review.language import count, say
 
 BETWEEN = " + "
 """Stands between the keys of a set's items (`search.answers.set_key`)."""
@@ -23,7 +24,7 @@ def name_of(answer: RankedAnswer) -> str:
 
 def names_of(record: RunRecord) -> str:
     """Returns the items of a set in words, semicolons between."""
-    return "; ".join(map(name_of, chosen_items(record)))
+    return say("words.list_gap").join(map(name_of, chosen_items(record)))
 
 
 def mean_share(record: RunRecord) -> float:
@@ -42,9 +43,9 @@ def in_common(one: str | None, other: str | None) -> str:
     first, second = keys_of(one), keys_of(other)
     if first == second:
         return ""
-    return f"{len(first & second)} of {words.count(len(first | second), 'item')} in common"
+    return say("case.in_common", n=len(first & second), all=count(len(first | second), "item"))
 
 
 def key_words(key: str, names: Mapping[str, str]) -> str:
     """Returns the key of a set in words, given those of its items' keys."""
-    return "; ".join(names.get(k, k) for k in key.split(BETWEEN))
+    return say("words.list_gap").join(names.get(k, k) for k in key.split(BETWEEN))

@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from evaluation.review.language import count, look_up, say
 from evaluation.review.tree_layout import tidy
-from evaluation.review.tree_words import LABELS, TEXT
-from evaluation.review.words import KINDS, STATES, count, short
+from evaluation.review.words import kind_text, short, state_text
 
 MAX_DRAWN = 400
 """Most nodes drawn; of a larger tree only the visited ones and the winning path are."""
@@ -30,7 +30,8 @@ _LABEL, _LEAF_LABEL = 19, 24
 _HALO = 5
 _DOT = 2.5
 # Room for a drawing on A4, upright and laid sideways, in mm: what margins and headings leave. Style sheets know it too.
-_UPRIGHT, _SIDEWAYS, _SIDEWAYS_PAGE = (178.0, 205.0), (265.0, 104.0), (265.0, 100.0)
+_UPRIGHT, _SIDEWAYS = (178.0, 205.0), (265.0, 100.0)
+_KINDS = frozenset({"root", "think", "finish", "ask", "reask", "rephrase", "request"})
 # Corners on a circle of radius 1, counted clockwise from the first angle; areas are made roughly equal by the factor.
 _SHAPES = {
     "request": (4, 45, 1.2),
@@ -76,6 +77,8 @@ def draw(
     *,
     operable: bool = False,
     tried_only: bool = False,
+    prefix: str = "",
+    rejected: int | None = None,
 ) -> Markup:
     """Returns the tree as an SVG element without outside references; empty when there is no tree.
 
@@ -86,6 +89,8 @@ def draw(
         notes: node id -> second line of its label.
         operable: name every node for keyboard and screen reader, and give the page's script its figures.
         tried_only: leave out what was proposed and never tried.
+        prefix: goes before every id, so that a page can hold several trees.
+        rejected: node at the end of the strongest branch that was not chosen.
     """
     nodes = list((tree or {}).get("nodes") or ())
     if not nodes:
@@ -96,34 +101,29 @@ def draw(
     placed = _layout(drawn)
     width, height = _size(placed)
     size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
-    role = "tree" if operable else "img"
+    role, name = "tree" if operable else "img", f"{prefix}tree"
     parts = [
-        f'<svg class="tree" role="{role}" aria-labelledby="tree-title" aria-describedby="tree-desc" {size}>',
-        f'<title id="tree-title">{escape(TEXT["title"])}</title>',
-        f'<desc id="tree-desc">{escape(describe(nodes, path, items, len(drawn)))}</desc>',
+        f'<svg class="tree" role="{role}" aria-labelledby="{name}-title" aria-describedby="{name}-desc" {size}>',
+        f'<title id="{name}-title">{escape(say("tree.title"))}</title>',
+        f'<desc id="{name}-desc">{escape(describe(nodes, path, items, len(drawn)))}</desc>',
     ]
-    on_path = set(path)
+    on_path, other = set(path), set(winning_path(nodes, rejected)) - set(path)
     edges = [p for p in placed.values() if p.data["parent"] is not None]
-    for best in (False, True):  # the winning path lies on top
-        parts += [_edge(placed[int(p.data["parent"])], p, best) for p in edges if (p.id in on_path) is best]
+    lines = {p.id: "best" if p.id in on_path else "rejected" if p.id in other else _line(p) for p in edges}
+    for kinds in (("tried", "idle"), ("rejected",), ("best",)):  # the winning path lies on top
+        parts += [_edge(placed[int(p.data["parent"])], p, lines[p.id]) for p in edges if lines[p.id] in kinds]
     for place in placed.values():
-        given = _figures(place) if operable else ""
+        given = _figures(place, prefix) if operable else ""
         parts.append(_node(place, place.id in on_path, items, notes.get(place.id, ""), given))
     return Markup("".join([*parts, "</svg>"]))
 
 
-def is_wide(nodes: Sequence[Mapping[str, Any]], *, own_page: bool = False) -> bool:
-    """Says whether a sheet of A4 laid sideways shows a drawing of these nodes clearly larger than one upright.
-
-    Args:
-        nodes: the nodes drawn.
-        own_page: on the page of a tree, where the sheet holds the page's heading too.
-    """
+def is_wide(nodes: Sequence[Mapping[str, Any]]) -> bool:
+    """Says whether a sheet of A4 laid sideways shows a drawing of these nodes clearly larger than one upright."""
     if not nodes:
         return False
     width, height = _size(_layout(nodes))
-    room = _SIDEWAYS_PAGE if own_page else _SIDEWAYS
-    upright, sideways = (min(w / width, h / height) for w, h in (_UPRIGHT, room))
+    upright, sideways = (min(w / width, h / height) for w, h in (_UPRIGHT, _SIDEWAYS))
     return sideways > 1.2 * upright
 
 
@@ -143,13 +143,13 @@ def describe(nodes: Sequence[Mapping[str, Any]], path: Sequence[int], items: Map
     """Returns the text alternative of the drawing: its size and the winning path in words."""
     by_id = {int(n["id"]): n for n in nodes}
     visited = sum(int(n["visits"]) > 0 for n in nodes)
-    text = f"A tree of {count(len(nodes), 'node')}, {visited} of them visited"
+    text = say("tree.describe", nodes=count(len(nodes), "node"), visited=visited)
     if drawn < len(nodes):
-        text += f", {drawn} drawn"
+        text += say("tree.describe_drawn", drawn=drawn)
     if not path:
-        return text + "; no winning path."
-    steps = [label_of(by_id[i], items, 60) for i in path[1:]]
-    return f"{text}. The winning path: {', then '.join(steps) or 'the start alone'}."
+        return text + say("tree.describe_none")
+    steps = say("tree.then_word").join(label_of(by_id[i], items, 60) for i in path[1:])
+    return text + say("tree.describe_path", steps=steps or say("tree.describe_start"))
 
 
 def drawn_nodes(
@@ -179,16 +179,15 @@ def label_of(node: Mapping[str, Any], items: Mapping[str, str], limit: int) -> s
     if kind == "request":
         return short(items.get(str(node["item"]), str(node["item"]).replace("_", " ")), limit)
     if kind == "finish":
-        return short(str(node.get("answer") or TEXT["no_readable"]), limit)
-    return LABELS.get(kind, short(kind, limit))
+        return short(str(node.get("answer") or say("tree.no_readable")), limit)
+    return short(look_up("tree.label", kind), limit)
 
 
 def name_of(node: Mapping[str, Any], items: Mapping[str, str]) -> str:
     """Returns what a node did in words: its kind, and what was asked for or answered."""
     kind = str(node["kind"])
-    return (
-        f"{KINDS.get(kind, short(kind, 40))}{': ' + label_of(node, items, 80) if kind in ('request', 'finish') else ''}"
-    )
+    own = say("words.colon") + label_of(node, items, 80) if kind in ("request", "finish") else ""
+    return f"{short(kind_text(kind), 60)}{own}"
 
 
 def tooltip(node: Mapping[str, Any], items: Mapping[str, str], best: bool, note: str = "") -> str:
@@ -198,15 +197,15 @@ def tooltip(node: Mapping[str, Any], items: Mapping[str, str], best: bool, note:
     if note:
         lines.append(note)
     elif kind == "request" and node.get("state"):
-        lines.append(STATES.get(str(node["state"]), str(node["state"])))
+        lines.append(state_text(str(node["state"])))
     elif kind not in ("finish", "root") and node.get("text"):
         lines.append(short(str(node["text"]), 240).rstrip(" .;"))
     visits = int(node["visits"])
-    mean = f", mean value {mean_of(node):.2f}" if visits else ""
-    lines.append(f"visited {visits} times{mean}" if visits != 1 else f"visited once{mean}")
+    mean = say("tree.tip_mean", q=f"{mean_of(node):.2f}") if visits else ""
+    lines.append((say("tree.tip_visits", n=visits) if visits != 1 else say("tree.tip_once")) + mean)
     if best:
-        lines.append("on the winning path")
-    return short("; ".join(lines), 500)
+        lines.append(say("tree.tip_best"))
+    return short(say("words.list_gap").join(lines), 500)
 
 
 def _layout(nodes: Sequence[Mapping[str, Any]]) -> dict[int, Placed]:
@@ -240,9 +239,12 @@ def _shade(mean: float, low: float, high: float) -> int:
     return min(SHADES - 1, max(0, int(share * SHADES)))
 
 
-def _edge(parent: Placed, child: Placed, best: bool) -> str:
+def _line(place: Placed) -> str:
+    return "tried" if place.data["visits"] else "idle"
+
+
+def _edge(parent: Placed, child: Placed, kind: str) -> str:
     middle = (parent.x + child.x) / 2
-    kind = "best" if best else "tried" if child.data["visits"] else "idle"
     return (
         f'<path class="edge {kind}" data-to="{child.id}" d="M{_n(parent.x)},{_n(parent.y)} C{_n(middle)},'
         f'{_n(parent.y)} {_n(middle)},{_n(child.y)} {_n(child.x)},{_n(child.y)}"/>'
@@ -251,7 +253,7 @@ def _edge(parent: Placed, child: Placed, best: bool) -> str:
 
 def _node(place: Placed, best: bool, items: Mapping[str, str], note: str, given: str) -> str:
     node = place.data
-    kind = str(node["kind"]) if node["kind"] in KINDS else "other"
+    kind = str(node["kind"]) if node["kind"] in _KINDS else "other"
     leaf = kind == "finish" or bool(node.get("answer_key"))
     shade = "idle" if place.shade is None else f"v{place.shade}"
     text = label_of(node, items, _LEAF_LABEL if leaf else _LABEL)
@@ -293,12 +295,12 @@ def _mark(kind: str, place: Placed) -> str:
     return f"M{'L'.join(points)}z"
 
 
-def _figures(place: Placed) -> str:
+def _figures(place: Placed, prefix: str) -> str:
     """Returns the attributes by which the page's script knows a node; all are numbers."""
     node = place.data
     parent = "" if node["parent"] is None else int(node["parent"])
     return (
-        f' id="turn-{place.id}" role="treeitem" tabindex="-1" data-id="{place.id}" data-parent="{parent}" '
+        f' id="{prefix}turn-{place.id}" role="treeitem" tabindex="-1" data-id="{place.id}" data-parent="{parent}" '
         f'data-x="{_n(place.x)}" data-y="{_n(place.y)}" data-r="{_n(place.radius)}" '
         f'data-visits="{int(node["visits"])}" data-sum="{float(node["value_sum"])!r}" '
         f'data-value="{float(node.get("terminal_value") or 0.0)!r}"'

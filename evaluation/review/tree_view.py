@@ -9,8 +9,8 @@ from typing import Any
 
 from clinical_data.errors import UsageError
 from evaluation.record import CandidateRecord, RunRecord, TurnRecord
-from evaluation.review import page_data, tree_svg, words
-from evaluation.review.tree_words import FACTS, NO_REPLAY, STATES, TEXT
+from evaluation.review import page_data, reasoning, tree_svg, words
+from evaluation.review.language import count, look_up, say
 
 FINDINGS_SHOWN = 20
 
@@ -42,7 +42,7 @@ class TurnDetail:
     facts: tuple[Fact, ...]
     findings: tuple[page_data.FindingView, ...]
     more: int
-    checks: tuple[page_data.Check, ...]
+    checks: tuple[reasoning.Check, ...]
     open: str
 
 
@@ -77,8 +77,8 @@ def commit_words(record: RunRecord, commit: int | None) -> str:
     if not commits:
         return ""
     if commit is None:
-        return TEXT["last_commit"].format(n=len(commits))
-    return TEXT["this_commit"].format(k=commit, all=len(commits) + 1)
+        return say("tree.last_commit", n=len(commits))
+    return say("tree.this_commit", k=commit, all=len(commits) + 1)
 
 
 def notes_of(record: RunRecord) -> dict[int, str]:
@@ -91,16 +91,18 @@ def notes_of(record: RunRecord) -> dict[int, str]:
         node_id, parts = int(node["id"]), []
         if node["kind"] == "finish":
             if sizes.get(node_id):
-                parts.append(words.count(sizes[node_id], "item"))
+                parts.append(count(sizes[node_id], "item"))
             if node.get("probability") is not None:
                 share = words.percent(float(node["probability"]))
-                parts.append(share if sizes.get(node_id) else f"share {share}")
+                parts.append(share if sizes.get(node_id) else say("tree.share_note", share=share))
             if checked.get(node_id) is not None:
-                parts.append(f"check {words.percent(checked[node_id])}")
+                parts.append(say("tree.check_note", share=words.percent(checked[node_id])))
         elif node["kind"] == "request":
             imagined = bool(node.get("imagined"))
             parts.append(
-                "imagined" if imagined else STATES.get(str(node["state"]), words.short(str(node["state"]), 24))
+                say("tree.imagined_note")
+                if imagined
+                else words.short(look_up("tree.state", str(node["state"])), 24)
             )
             if not imagined and node["item"] in costs:
                 parts.append(words.money(costs[node["item"]]))
@@ -130,13 +132,13 @@ def rollouts_of(record: RunRecord) -> tuple[tuple[int, ...], str]:
     tree, nodes = record.tree or {}, nodes_of(record)
     order = [int(i) for i in tree.get("rollouts") or ()]
     if not order:
-        return (), NO_REPLAY["absent"]
+        return (), say("tree.no_replay.absent")
     stored = {int(n["id"]): (int(n["visits"]), float(n["value_sum"])) for n in nodes}
     counted = statistics(nodes, order)
     same = set(order) <= set(stored) and all(
         counted[i][0] == n and math.isclose(counted[i][1], w, abs_tol=1e-6) for i, (n, w) in stored.items()
     )
-    return (tuple(order), "") if same else ((), NO_REPLAY["differs"])
+    return (tuple(order), "") if same else ((), say("tree.no_replay.differs"))
 
 
 def statistics(nodes: Sequence[Mapping[str, Any]], rollouts: Sequence[int]) -> dict[int, tuple[int, float]]:
@@ -179,11 +181,11 @@ def details(record: RunRecord, drawn: Sequence[Mapping[str, Any]], path: Sequenc
             heading=tree_svg.name_of(node, items),
             remarks=tuple(_remarks(node, node_id in path)),
             said=_said(node, items),
-            facts=(*_outcome(node, costs, candidate), *_figures(node, parent, c)),
+            facts=(*_outcome(node, costs, candidate), *_figures(node, parent, c)) if node["visits"] else (),
             findings=tuple(trail.show(f) for f in shown),
             more=len(turn.findings) - len(shown) if turn else 0,
-            checks=page_data.checks(record, candidate),
-            open=", ".join(words.KINDS.get(k, words.short(str(k), 40)).lower() for k in node.get("open") or ()),
+            checks=reasoning.checks(record, candidate),
+            open=", ".join(words.short(words.kind_text(str(k)), 40).lower() for k in node.get("open") or ()),
         )
         found.append(detail)
     return found
@@ -200,12 +202,12 @@ def _recorded_turns(record: RunRecord, by_id: Mapping[int, Mapping[str, Any]]) -
 
 
 def _remarks(node: Mapping[str, Any], best: bool) -> list[str]:
-    imagined = words.sentence(TEXT["imagined"])
+    imagined = words.sentence(say("tree.imagined"))
     return [
         text
         for text, true in (
-            (TEXT["best"], best),
-            (TEXT["idle"], not node["visits"]),
+            (say("tree.best"), best),
+            (say("tree.idle"), not node["visits"]),
             (imagined, bool(node.get("imagined"))),
         )
         if true
@@ -216,26 +218,26 @@ def _said(node: Mapping[str, Any], items: Mapping[str, str]) -> str | None:
     text = words.clean(str(node.get("text") or "")).strip()
     if node["kind"] in ("root", "request", "finish") and text in ("", tree_svg.label_of(node, items, words.TEXT_LIMIT)):
         return None
-    return text or TEXT["nothing"]
+    return text or say("tree.nothing")
 
 
 def _outcome(node: Mapping[str, Any], costs: Mapping[str, float], candidate: CandidateRecord | None) -> list[Fact]:
     """What came of a turn: an answer's share and check, a request's state and price."""
     if node["kind"] == "finish":
         agreement = candidate.agreement if candidate else None
-        checked = TEXT["not_checked"] if agreement is None else words.percent(agreement)
+        checked = say("tree.not_checked") if agreement is None else words.percent(agreement)
         share = node.get("probability")
-        name = FACTS["share_of_set" if candidate and candidate.chosen else "share"]
+        name = say(f"tree.fact.{'share_of_set' if candidate and candidate.chosen else 'share'}")
         rows = [Fact(name, words.percent(None if share is None else float(share)))]
         if candidate and candidate.draws:
-            rows.append(Fact(FACTS["draws"], words.draws_text(candidate.draws, candidate.unparseable)))
-        rows.append(Fact(FACTS["agreement"], checked))
-        return [*rows, Fact(FACTS["ended"], f"{int(node.get('terminal_visits') or 0):,}")]
+            rows.append(Fact(say("tree.fact.draws"), words.draws_text(candidate.draws, candidate.unparseable)))
+        rows.append(Fact(say("tree.fact.agreement"), checked))
+        return [*rows, Fact(say("tree.fact.ended"), f"{int(node.get('terminal_visits') or 0):,}")]
     if node["kind"] == "request":
         state = str(node.get("state") or "")
-        rows = [Fact(FACTS["state"], words.STATES.get(state, words.short(state, 60)) or "–")]
+        rows = [Fact(say("tree.fact.state"), words.short(words.state_text(state), 60) or "–")]
         if node["item"] in costs and not node.get("imagined"):
-            rows.append(Fact(FACTS["cost"], words.money(costs[node["item"]])))
+            rows.append(Fact(say("tree.fact.cost"), words.money(costs[node["item"]])))
         return rows
     return []
 
@@ -245,16 +247,16 @@ def _figures(node: Mapping[str, Any], parent: Mapping[str, Any] | None, c: float
     visits = int(node["visits"])
     mean = f"{tree_svg.mean_of(node):.3f}" if visits else "–"
     rows = [
-        Fact(FACTS["visits"], f"{visits:,}", "visits"),
-        Fact(FACTS["sum"], f"{float(node['value_sum']):.3f}", "sum"),
-        Fact(FACTS["mean"], mean, "mean"),
+        Fact(say("tree.fact.visits"), f"{visits:,}", "visits"),
+        Fact(say("tree.fact.sum"), f"{float(node['value_sum']):.3f}", "sum"),
+        Fact(say("tree.fact.mean"), mean, "mean"),
     ]
     if c is not None and parent is not None:
         terms = uct_terms(node, parent, c)
         curious = f"{terms[1]:.3f}" if terms else "–"
-        rows.append(Fact(FACTS["uct"], f"{sum(terms):.3f} = {mean} + {curious}" if terms else "–", "uct"))
+        rows.append(Fact(say("tree.fact.uct"), f"{sum(terms):.3f} = {mean} + {curious}" if terms else "–", "uct"))
     if node.get("depth") is not None:
-        rows.append(Fact(FACTS["depth"], f"{int(node['depth']):,}"))
+        rows.append(Fact(say("tree.fact.depth"), f"{int(node['depth']):,}"))
     if node.get("duplicates"):
-        rows.append(Fact(FACTS["duplicates"], f"{int(node['duplicates']):,}"))
+        rows.append(Fact(say("tree.fact.duplicates"), f"{int(node['duplicates']):,}"))
     return rows

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 
 from clinical_data import naming
+from evaluation.review import language
+from evaluation.review.language import look_up, say
 
 TEXT_LIMIT = 4_000
 """Most characters shown of one text of a record."""
+
+LEVELS = ("term", "code", "category", "block", "ccsr", "chapter", "group")
+"""Levels of a match, from the finest."""
 
 _NBSP = "\u00a0"
 _EMBEDDING = re.compile("[\u202a-\u202e\u2066-\u2069]")
@@ -15,86 +20,6 @@ _MARKS = re.compile("[\u061c\u200e\u200f\ufeff]")
 # What XML 1.0 forbids, line and paragraph separators, and the C1 controls.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
-STATES = {
-    "recorded": "recorded",
-    "pending": "result pending",
-    "not_done_by_now": "not done or not recorded by then",
-    "done_result_not_in_source": "done, result not in this record",
-    "not_in_source": "not in this source",
-    "unrecognised": "request not understood",
-}
-STRENGTHS = {
-    "recorded-at-time": "entered in the record by this time",
-    "recorded-later": "entered in the record later",
-    "text-extracted": "read out of free text",
-    "proxy": "a stand-in, such as a billed code, not a clinician's answer at the time",
-    "guideline": "from a guideline, not from the record",
-}
-LEVELS = {
-    "term": "same term",
-    "code": "same code",
-    "category": "same category (first three characters)",
-    "block": "same block of codes",
-    "ccsr": "same clinical category (CCSR)",
-    "chapter": "same chapter",
-    "group": "same diagnosis group",
-}
-METRICS = {
-    "mrr": "Mean reciprocal rank",
-    "brier": "Brier score (0 best, 2 worst)",
-    "half_credit": "First answer, with the listed half credits",
-    "log_score": "Log score (0 best)",
-    "expected_calibration_error": "Calibration error (0 best)",
-    "area_under_risk_coverage": "Mistakes over all coverages (0 best)",
-    "confident_misses": "Wrong with a probability of one half or more",
-    "verified_misses": "Wrong although the second run agreed",
-    "must_not_miss_recall": "Must not be missed: first answer",
-    "must_not_miss_recall_top_5": "Must not be missed: among the first 5 answers",
-    "must_not_miss_confident_misses": "Must not be missed: wrong with a probability of one half or more",
-    "required_item_recall": "Items that a guideline requires, asked for",
-    "information_ceiling": "Items on offer that the record holds by then",
-    "majority_ratio": "Rollouts that conclude like most",
-    "truth_outside_vocabulary": "Recorded diagnosis not among the possible answers",
-    "gain_over_majority_class": "First answer, gain over always the most frequent",
-    "gain_over_full_information": "First answer, gain over the whole chart at once",
-    "gain_over_logistic_regression": "First answer, gain over a regression on the same facts",
-    "gain_over_recorded_clinicians": "First answer, gain over the emergency department's diagnosis",
-    "unparseable": "Answers that could not be read",
-    "peer_agreement": "Agreement of the second run",
-    "unanswerable_requests": "Requests that the record could not answer",
-    "request_cost_usd": "Price of all requests, all branches",
-    "tokens_per_verified": "Tokens for each answer with agreement",
-    "seconds": "Time",
-}
-SET_METRICS = {
-    "set_precision": "Items of the set that are recorded",
-    "set_recall": "Recorded items that are in the set",
-    "set_f1": "Set against recorded set (F1)",
-}
-KINDS = {
-    "root": "Start",
-    "think": "Thought",
-    "finish": "Answer",
-    "ask": "Question to itself",
-    "reask": "Second answer to the last question",
-    "rephrase": "Case restated",
-    "request": "Request to the record",
-}
-FLAGS = {
-    "H": "high",
-    "HH": "very high",
-    "HU": "very high",
-    "L": "low",
-    "LL": "very low",
-    "LU": "very low",
-    "A": "abnormal",
-    "AA": "very abnormal",
-    "ABNORMAL": "abnormal",
-    "HIGH": "high",
-    "LOW": "low",
-    "N": "",
-    "NORMAL": "",
-}
 _SYSTEMS = {
     "http://loinc.org": "LOINC",
     "http://snomed.info/sct": "SNOMED CT",
@@ -115,7 +40,7 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     shown = _EMBEDDING.sub(lambda m: f"[U+{ord(m[0]):04X}]", _MARKS.sub("", shown))
     shown = _CONTROL.sub("\ufffd", shown.replace("\r\n", "\n").replace("\r", "\n"))
     if len(text) > limit:
-        shown += f" […] (cut here for display: {limit:,} of {len(text):,} characters)"
+        shown += f" {say('words.cut', shown=f'{limit:,}', all=f'{len(text):,}')}"
     return shown
 
 
@@ -136,7 +61,7 @@ def percent(share: float | None) -> str:
     if share is None:
         return "–"
     if 0 < share < 0.005:
-        return f"under{_NBSP}1{_NBSP}%"
+        return say("words.under_one_percent")
     return f"{_half_up(share * 100)}{_NBSP}%"
 
 
@@ -149,14 +74,14 @@ def duration(minutes: int) -> str:
     """Returns a span of minutes (not negative) in the largest units that matter: `2 h 10 min`, `3 days`, `5 years`."""
     hours, rest = divmod(minutes, 60)
     if minutes < 48 * 60:
-        parts = [f"{hours}{_NBSP}h"] if hours else []
+        parts = [language.count(hours, "hour")] if hours else []
         if rest or not parts:
-            parts.append(f"{rest}{_NBSP}min")
+            parts.append(language.count(rest, "minute"))
         return " ".join(parts)
     days = minutes // 1440
     if days < 60:
-        return count(days, "day")
-    return count(days // 30, "month") if days < 730 else count(days // 365, "year")
+        return language.count(days, "day")
+    return language.count(days // 30, "month") if days < 730 else language.count(days // 365, "year")
 
 
 def relative_time(minutes: int) -> str:
@@ -166,13 +91,21 @@ def relative_time(minutes: int) -> str:
     the time since that day began, because a record with shifted dates has no time of day.
     """
     if minutes < 0:
-        return f"{duration(-minutes)} before admission"
+        return say("words.time.before", span=duration(-minutes))
     if minutes == 0:
-        return "at admission"
+        return say("words.time.at")
     if minutes < 1440:
-        return f"{duration(minutes)} after admission"
+        return say("words.time.after", span=duration(minutes))
     day, rest = divmod(minutes, 1440)
-    return f"day{_NBSP}{day + 1}, {duration(rest)} in" if rest else f"start of day{_NBSP}{day + 1}"
+    if not rest:
+        return say("words.time.start_of_day", day=day + 1)
+    return say("words.time.in_day", day=day + 1, span=duration(rest))
+
+
+def known_text(charted: int, available: int) -> str:
+    """Returns when a finding was known, seen from when it was taken; both in minutes from the start of the case."""
+    wait = available - charted
+    return say("words.time.known_later", span=duration(wait)) if wait > 0 else say("words.time.known_at_once")
 
 
 def seconds_text(seconds: float) -> str:
@@ -188,7 +121,7 @@ def seconds_text(seconds: float) -> str:
 def money(dollars: float) -> str:
     """Returns a price in US dollars; what is free reads as such."""
     if dollars == 0:
-        return "no charge"
+        return say("words.free")
     return f"${dollars:,.0f}" if dollars == int(dollars) else f"${dollars:,.2f}"
 
 
@@ -214,7 +147,33 @@ def sentence(text: str) -> str:
 def flag_text(flag: str) -> str:
     """Returns an abnormality flag in words; an unknown flag stays as recorded."""
     flag = clean(flag, 40).strip()
-    return FLAGS.get(flag.upper(), flag)
+    return look_up("words.flag", flag.upper(), flag)
+
+
+def state_text(state: str) -> str:
+    """Returns in words how a request was answered."""
+    return look_up("words.state", state, title_of(state).lower())
+
+
+def kind_text(kind: str) -> str:
+    """Returns the kind of a turn in words."""
+    return look_up("words.kind", kind, title_of(kind))
+
+
+def step_text(name: str, occurrence: int = 1, title: str = "") -> str:
+    """Returns the name of a step as clinicians say it.
+
+    Args:
+        name: its name in the pathway.
+        occurrence: how often the pathway has come to it.
+        title: the title that the pathway gives it. It goes before the table of words where it is in the language in
+            use: an English page takes every title, a Chinese one those in Chinese.
+    """
+    shown = short(title, 120)
+    if language.language() != language.ENGLISH and shown.isascii():
+        shown = look_up("words.step", name, shown)
+    shown = shown or look_up("words.step", name, title_of(name))
+    return shown if occurrence == 1 else say("words.step_again", step=shown, n=occurrence)
 
 
 def system_text(system: str) -> str:
@@ -222,65 +181,24 @@ def system_text(system: str) -> str:
     if system in _SYSTEMS:
         return _SYSTEMS[system]
     if system.startswith("wardstar:"):
-        return f"{clean(system.removeprefix('wardstar:'), 100)} (own list)"
+        return say("words.own_list", name=clean(system.removeprefix("wardstar:"), 100))
     return clean(system, 200).removeprefix("http://").removeprefix("https://")
 
 
-def level_text(level: str) -> str:
-    """Returns a match level in words."""
-    return LEVELS.get(level, title_of(level).lower())
+def level_text(level: str, step: str = "") -> str:
+    """Returns a match level in words; a class of answers by what the answers of the step are, where that is named."""
+    of_step = look_up("words.level_of", step, "") if level == "group" and step else ""
+    return of_step or look_up("words.level", level, title_of(level).lower())
 
 
 def strength_text(strength: str) -> str:
     """Returns in words how far a recorded label can be trusted."""
-    return STRENGTHS.get(strength, short(strength or "not stated", 80))
+    return look_up("words.strength", strength, short(strength, 80) or say("words.strength_unknown"))
 
 
 def draws_text(draws: int, unparseable: int) -> str:
     """Returns `12 of 16 draws named an answer`; an empty text where no vote was drawn."""
-    return f"{draws - unparseable:,} of {count(draws, 'draw')} named an answer" if draws else ""
-
-
-def metric_text(name: str) -> str:
-    """Returns the name of a metric (`evaluation.metrics.summarise`) in words."""
-    if name.startswith("accuracy_"):
-        return f"First answer: {level_text(name.removeprefix('accuracy_'))}"
-    if found := re.fullmatch(r"top_(\d+)", name):
-        return f"Among the first {found[1]} answers"
-    if found := re.fullmatch(r"(set_(?:precision|recall|f1))_(\w+)", name):
-        return f"{SET_METRICS[found[1]]}: {level_text(found[2])}"
-    if found := re.fullmatch(r"recall_at_(\d+)", name):
-        return f"Recorded items that are among the first {found[1]} answers"
-    if found := re.fullmatch(r"(gain_over_\w+)_(ccsr|chapter)", name):
-        return f"{metric_text(found[1])}: {level_text(found[2])}"
-    return METRICS.get(name) or title_of(name)
-
-
-def metric_value(name: str, value: float | None) -> str:
-    """Returns the value of a metric: a share in percent, a gain in percentage points, else a plain number."""
-    if value is None:
-        return ""
-    if name.startswith("gain_"):
-        return f"{'+' if value > 0 else '−' if value < 0 else ''}{_half_up(abs(value) * 100)}{_NBSP}points"
-    if name.endswith("_usd"):
-        return f"${value:,.2f}"
-    if name.startswith("tokens"):
-        return f"{value:,.0f}"
-    if name == "seconds":
-        return seconds_text(value)
-    return f"{value:.2f}" if name in _PLAIN else percent(value)
-
-
-_PLAIN = (
-    "mrr",
-    "brier",
-    "log_score",
-    "log_score_change",
-    "expected_calibration_error",
-    "area_under_risk_coverage",
-    "quadratic_weighted_kappa",
-    "requests",
-)
+    return say("words.draws", named=f"{draws - unparseable:,}", draws=language.count(draws, "draw")) if draws else ""
 
 
 def _half_up(value: float) -> int:

@@ -27,9 +27,7 @@ def export_command(
     ] = False,
     answers_from: Annotated[
         list[str],
-        typer.Option(
-            "--answers-from", help="Name of a run of which answers alone are taken; may be given several times."
-        ),
+        typer.Option("--answers-from", help="Name of a run of which answers alone are taken; may be given several times."),
     ] = [],  # noqa: B006
     balance: Annotated[
         bool, typer.Option("--balance", help="Keep no more cases of a class than the class of median size has.")

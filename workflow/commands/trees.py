@@ -34,13 +34,13 @@ def tree_command(
     """Writes the search tree of a case-step as a page, a drawing, a flowchart or JSON. Nothing is sent anywhere."""
     if form not in FORMATS:
         raise UsageError(f"--format {form} is unknown", hint=f"known: {', '.join(FORMATS)}")
-    from evaluation.review.page_data import page_name
+    from evaluation.review.page_data import file_stem
     from evaluation.store.run_store import RunStore
 
     with database(db) as engine:
         record = _record(RunStore(engine), run, case, step, occurrence)
     text = _text(record, run, form, commit)
-    target = out or Path(f"tree-{Path(page_name(record)).stem}.{FORMATS[form]}")
+    target = out or Path(f"tree-{file_stem(record)}.{FORMATS[form]}")
     write_text(text, target)
     if str(target) != "-":
         typer.echo(str(target))

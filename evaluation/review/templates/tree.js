@@ -1,8 +1,16 @@
 "use strict";
-const stage = document.getElementById("stage");
+document.documentElement.classList.add("js");
+
+// One tree with its tools and its panel.
+function tree(bench) {
+const prefix = bench.dataset.prefix;
+const alone = prefix === "";
+const part = (selector) => bench.querySelector(selector);
+const stage = part(".stage");
 const svg = stage.querySelector("svg");
-const panel = document.getElementById("panel");
-const byId = (id) => document.getElementById(id);
+const panel = part(".panel");
+const words = (node) => document.getElementById(`${prefix}d${node.id}`);
+const tool = (name) => part(`[data-do="${name}"]`);
 const say = JSON.parse(stage.dataset.words);
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const rollouts = stage.dataset.rollouts ? stage.dataset.rollouts.split(",").map(Number) : [];
@@ -56,10 +64,10 @@ function paint() {
     const radius = node.n ? SMALLEST + GROWTH * Math.sqrt(node.n / most) : 2.5;
     for (let i = 0; i < SHADES; i++) node.g.classList.toggle(`v${i}`, node.n > 0 && i === shade);
     node.mark.style.transform = `scale(${(radius / node.radius).toFixed(3)})`;
-    for (const part of [node.g, node.edge]) {
-      if (!part) continue;
-      part.classList.toggle("later", node.n < 1 && node.visits > 0);
-      part.classList.toggle("now", node.now);
+    for (const shape of [node.g, node.edge]) {
+      if (!shape) continue;
+      shape.classList.toggle("later", node.n < 1 && node.visits > 0);
+      shape.classList.toggle("now", node.now);
     }
     const head = node.full.split("; ")[0];
     const then = node.n ? fill(say.then, { n: node.n, q: mean.toFixed(2) }) : say.not_yet;
@@ -81,11 +89,11 @@ function figures() {
   const values = {
     visits: String(n), sum: w.toFixed(3), mean: n ? (w / n).toFixed(3) : "–", uct: n && chosen.parent ? uct(chosen) : "–",
   };
-  for (const cell of byId(`d${chosen.id}`).querySelectorAll("[data-live]")) cell.textContent = values[cell.dataset.live];
+  for (const cell of words(chosen).querySelectorAll("[data-live]")) cell.textContent = values[cell.dataset.live];
 }
 
 function caption() {
-  const text = byId("caption"), slider = byId("rollout");
+  const text = part("[data-is=caption]"), slider = tool("rollout");
   if (!text) return;
   const n = rollouts.length, end = nodes.get(rollouts[shown - 1]);
   text.textContent = shown === 0 ? fill(say.before, { n })
@@ -105,13 +113,13 @@ function go(k) {
 function play(on) {
   clearInterval(timer);
   timer = on ? setInterval(() => (shown < rollouts.length ? go(shown + 1) : play(false)), 900) : null;
-  byId("play").textContent = on ? say.pause : say.play;
+  tool("play").textContent = on ? say.pause : say.play;
   go(on && shown === rollouts.length ? 0 : shown);
 }
 
 // Folding: hide what lies beyond, then close up the empty bands. Rows never come closer than BAND where a band is
 // closed, so nothing that did not overlap before does afterwards.
-const untried = byId("untried");
+const untried = tool("untried");
 function arrange() {
   const seen = [];
   for (const node of all) {
@@ -162,7 +170,7 @@ function fold(node) {
 }
 
 function foldButton() {
-  const button = byId("fold");
+  const button = tool("fold");
   button.hidden = !chosen || !chosen.children.length;
   if (chosen) button.textContent = chosen.folded ? say.unfold : say.fold;
 }
@@ -171,13 +179,13 @@ function foldButton() {
 function choose(node, move) {
   if (!node.seen) reveal(node);
   if (chosen) {
-    byId(`d${chosen.id}`).hidden = true;
+    words(chosen).hidden = true;
     chosen.g.classList.remove("chosen");
     chosen.g.removeAttribute("aria-selected");
   }
   chosen = node;
-  byId("hint").hidden = true;
-  byId(`d${node.id}`).hidden = false;
+  part(".hint").hidden = true;
+  words(node).hidden = false;
   node.g.classList.add("chosen");
   node.g.setAttribute("aria-selected", "true");
   panel.scrollTop = 0;
@@ -185,7 +193,7 @@ function choose(node, move) {
   foldButton();
   step(node, false);
   if (move) panel.focus();
-  else if (panel.getBoundingClientRect().top > 0.8 * innerHeight) stage.scrollIntoView(); // a narrow screen
+  else if (alone && panel.getBoundingClientRect().top > 0.8 * innerHeight) stage.scrollIntoView(); // a narrow screen
 }
 
 function reveal(node) {
@@ -317,37 +325,41 @@ const hit = (event) => {
 stage.addEventListener("click", (event) => { if (moved <= 6 && hit(event)) choose(hit(event), false); });
 stage.addEventListener("dblclick", (event) => fold(hit(event)));
 stage.addEventListener("wheel", (event) => {
+  const zooming = event.ctrlKey || event.metaKey;
+  if (!zooming && !alone) return; // among other things, the wheel moves the page
   event.preventDefault();
   const box = stage.getBoundingClientRect();
-  if (event.ctrlKey || event.metaKey) {
+  if (zooming) {
     zoom(Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
   } else {
     pan(-event.deltaX, -event.deltaY);
   }
 }, { passive: false });
 
-byId("zoom-in").addEventListener("click", () => zoom(1.25));
-byId("zoom-out").addEventListener("click", () => zoom(0.8));
-byId("fit").addEventListener("click", () => fit(false));
-byId("fold").addEventListener("click", () => fold(chosen));
+tool("zoom-in").addEventListener("click", () => zoom(1.25));
+tool("zoom-out").addEventListener("click", () => zoom(0.8));
+tool("fit").addEventListener("click", () => fit(false));
+tool("fold").addEventListener("click", () => fold(chosen));
 if (untried) untried.addEventListener("change", () => { arrange(); fit(true); });
 if (rollouts.length) {
-  byId("play").addEventListener("click", () => play(!timer));
-  byId("rollout").addEventListener("input", (event) => { if (timer) play(false); go(Number(event.target.value)); });
+  tool("play").addEventListener("click", () => play(!timer));
+  tool("rollout").addEventListener("input", (event) => { if (timer) play(false); go(Number(event.target.value)); });
 }
 
-// `#n12.3`: node 12 after rollout 3; `#d12`, which leads to its words without a script too.
+// `#n12.3`: node 12 after rollout 3; `#d12`, which leads to its words without a script too. On the page of a case the
+// prefix of the step goes before.
 function address() {
-  const found = /^#[nd](\d+)(?:\.(\d+))?$/.exec(location.hash);
-  if (!found) return;
+  const found = /^[nd](\d+)(?:\.(\d+))?$/.exec(location.hash.slice(1 + prefix.length));
+  if (!found || !location.hash.startsWith(`#${prefix}`)) return;
   if (found[2] && rollouts.length) go(Number(found[2]));
   const node = nodes.get(Number(found[1]));
-  if (node) choose(node, false);
+  if (!node) return;
+  choose(node, false);
+  if (!alone) bench.scrollIntoView();
 }
 
 function begin() {
-  document.documentElement.classList.add("js");
-  for (const part of document.querySelectorAll(".tools, .replay, .keys, #hint")) part.hidden = false;
+  for (const hidden of bench.querySelectorAll(".tools, .replay, .keys, .hint")) hidden.hidden = false;
   for (const article of panel.querySelectorAll("article")) article.hidden = true;
   for (const node of all) {
     node.g.setAttribute("aria-level", String(node.level));
@@ -371,3 +383,6 @@ function box() {
   const { top, bottom, right } = extent();
   return `0 ${top} ${right} ${bottom - top}`;
 }
+}
+
+for (const bench of document.querySelectorAll(".bench")) tree(bench);
