@@ -73,7 +73,8 @@ def points(share: float, *, sign: bool = True, unit: bool = True) -> str:
     """Returns a difference of shares in percentage points, with its sign unless it is told in words."""
     whole = int(abs(share) * 100 + 0.5)
     before = ("+" if share > 0 else "−") if sign and whole else ""
-    return say("index.points", number=f"{before}{whole}") if unit else f"{before}{whole}"
+    number = f"{before}{whole}"
+    return say("index.point" if whole == 1 else "index.points", number=number) if unit else number
 
 
 def interval_text(name: str, metric: Mapping[str, Any]) -> str:

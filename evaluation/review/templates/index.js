@@ -23,7 +23,6 @@ function show() {
 }
 
 field("filters").hidden = false;
-field("filters").addEventListener("submit", (event) => event.preventDefault());
 field("filters").addEventListener("input", () => { limit = AT_ONCE; show(); });
 field("more").addEventListener("click", () => {
   const next = rows.filter((row) => !row.hidden).pop();
