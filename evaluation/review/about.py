@@ -53,13 +53,17 @@ def about(records: Sequence[RunRecord], run_name: str, titles: Mapping[str, str]
     ]
     blocks = [_blocks(r) for r in records]
     asked = [b for r, b in zip(records, blocks, strict=True) if r.models or r.settings] or blocks
-    equal = {title: [row for row in rows if all(row in b.get(title, ()) for b in asked)] for title, rows in asked[0].items()}
+    equal = {
+        title: [row for row in rows if all(row in b.get(title, ()) for b in asked)] for title, rows in asked[0].items()
+    }
     steps = []
     for record, block in zip(records, blocks, strict=True):
         own = [row for title, rows in block.items() for row in rows if row not in equal.get(title, ())]
         name = words.step_text(record.step, record.occurrence, titles.get(record.step, ""))
         steps.append((name, [*_step(record, run_name), *own]))
-    return About(((say("case.about.case_title"), case), *((t, rows) for t, rows in equal.items() if rows)), tuple(steps))
+    return About(
+        ((say("case.about.case_title"), case), *((t, rows) for t, rows in equal.items() if rows)), tuple(steps)
+    )
 
 
 def _blocks(record: RunRecord) -> dict[str, Rows]:

@@ -86,7 +86,7 @@ class Hindsight:
         )
 
     def afterwards(self, record: RunRecord) -> Afterwards | None:
-        """Returns what clinicians did in the day after the clock; None where the case, as it was, is not known any more."""
+        """Returns what clinicians did in the day after the clock; None where the case, as it was, is not known."""
         found = self._look_up(record)
         if found is None:
             return None

@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.record import RunRecord
-from evaluation.review import about, answer_data, evidence, reasoning, set_compare, tree_page, tree_svg, tree_view, words
+from evaluation.review import (
+    about,
+    answer_data,
+    evidence,
+    reasoning,
+    set_compare,
+    tree_page,
+    tree_svg,
+    tree_view,
+    words,
+)
+from evaluation.review import evidence as weighing
 from evaluation.review import page_data as data
 from evaluation.review.afterwards import Afterwards, Hindsight, Unknown
 from evaluation.review.language import count, say
@@ -52,10 +63,10 @@ class StepPage:
     bars: tuple[answer_data.Bar, ...]
     rest: str
     dangers: answer_data.Dangers | None
-    evidence: evidence.Evidence
+    evidence: weighing.Evidence
     negatives: tuple[data.FindingView, ...]
     negatives_more: int
-    unanswered: evidence.Unanswered
+    unanswered: weighing.Unanswered
     opening: tuple[data.RequestView, ...]
     requests: tuple[data.RequestView, ...]
     first_leaning: str
@@ -134,11 +145,11 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
     trail = data.Trail(prefix)
     turns = path.turns if path else ()
     opening = data.requests_on(record, record.opening, trail, "given")
-    first, requests = evidence.with_leanings(record, path, data.requests_on(record, turns, trail))
+    first, requests = weighing.with_leanings(record, path, data.requests_on(record, turns, trail))
     said = tuple(reasoning.turn_views(record, turns, trail, linked=True))
-    weighed = evidence.evidence(record, path, requests, opening, trail)
+    weighed = weighing.evidence(record, path, requests, opening, trail)
     read = (*opening, *requests, *weighed.others)
-    negatives, negatives_more = evidence.negatives(read)
+    negatives, negatives_more = weighing.negatives(read)
     bars, rest = answer_data.bars(record)
     checks, branch = reasoning.checks(record, path), reasoning.rejected(record, path, trail)
     vocabulary, blind = context.vocabularies(record), context.blind
@@ -162,7 +173,7 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
         evidence=weighed,
         negatives=negatives,
         negatives_more=negatives_more,
-        unanswered=evidence.unanswered(record, read),
+        unanswered=weighing.unanswered(record, read),
         opening=tuple(opening),
         requests=tuple(requests),
         first_leaning=first,
@@ -175,9 +186,7 @@ def build_step(stored: StoredRecord, context: Context) -> StepPage:
         bench=tree_page.bench_of_step(record, prefix, branch.node if branch else None),
         tree_rows=_tree_rows(record),
         truth=None if blind else data.truth_of(stored),
-        compared=None
-        if blind or not record.chosen
-        else set_compare.compare(record, stored.truth, vocabulary),
+        compared=None if blind or not record.chosen else set_compare.compare(record, stored.truth, vocabulary),
         afterwards=None if blind else context.hindsight.afterwards(record),
     )
 

@@ -1,7 +1,7 @@
 """What spoke for and against the answer, as far as a search can tell, and what led after each request.
 
-A model of this size does not say which finding moved it, so nothing here is its own word. What can be counted is how its
-lines of reasoning ended with an item in hand, and how without it.
+A model of this size does not say which finding moved it, so nothing here is its own word. What can be counted is how
+its lines of reasoning ended with an item in hand, and how without it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,10 @@ from clinical_data.errors import UsageError
 
 _OUTWARD = re.compile(r' href="(?!#)[^"]*"')
 """Links to other pages of a report: on paper they lead nowhere."""
+
+
+MARK = b"\n% wardstar report\n"
+"""A comment behind the end of the file, by which a PDF is known as wardstar's own."""
 
 
 def require() -> None:
@@ -41,15 +46,22 @@ def write_pdf(html: str, path: Path) -> int:
         raise UsageError(
             "PDF takes Pango, which WeasyPrint cannot load", hint="install it by the system's package manager"
         ) from error
-    document = HTML(string=_OUTWARD.sub("", html), url_fetcher=refuse).render()
-    document.write_pdf(path, pdf_tags=True)
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of every rule of style that is for screens
+    document = HTML(string=_OUTWARD.sub("", html), url_fetcher=Refuser()).render()
+    path.write_bytes(document.write_pdf(pdf_tags=True) + MARK)
     return len(document.pages)
 
 
-def refuse(url: str, *_: Any, **__: Any) -> Any:
-    """Fetches nothing: what a page needs is inside it.
+class Refuser:
+    """A fetcher that fetches nothing: what a page needs is inside it."""
 
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(f"a report fetches nothing, and so not {url[:80]}")
+    _fail_on_errors = False  # WeasyPrint asks its fetcher: goes on without the thing
+
+    def __call__(self, url: str, *_: Any, **__: Any) -> Any:
+        """Raises ValueError, always."""
+        raise ValueError("a report fetches nothing")
+
+
+def is_ours(path: Path) -> bool:
+    """Says whether a PDF was written by this program."""
+    return path.read_bytes().endswith(MARK)

@@ -87,7 +87,7 @@ def write_report(
         if with_pdf:
             for number, (path, html) in enumerate(pages.html(paper=True)):
                 pdf.write_pdf(html, out / Path(path).with_suffix(".pdf"))
-                written.add(str(Path(path).with_suffix(".pdf")))
+                written.add(Path(path).with_suffix(".pdf").as_posix())
                 watch("writing PDF of cases", number, pages.cases)
         _remove_stale(out, written)
     except OSError as error:
@@ -226,11 +226,16 @@ def _reader(engine: Engine) -> CaseOf:
     return case_of
 
 
-def _remove_stale(out: Path, pages: set[str]) -> None:
-    for path in [p for folder in FOLDERS for p in (out / folder).glob("*.html")]:
-        if f"{path.parent.name}/{path.name}" in pages or not path.is_file():
-            continue
-        with path.open(encoding="utf-8", errors="replace") as file:
-            ours = _MARK in file.read(2_000)
-        if ours:
+def _remove_stale(out: Path, written: set[str]) -> None:
+    """Removes what earlier reports left in the folder and this one did not write."""
+    places = [out, *(out / folder for folder in FOLDERS)]
+    for path in [p for place in places for end in ("*.html", "*.pdf") for p in place.glob(end)]:
+        if path.relative_to(out).as_posix() not in written and path.is_file() and _is_ours(path):
             path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".pdf":
+        return pdf.is_ours(path)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return _MARK in file.read(2_000)

@@ -100,9 +100,7 @@ def notes_of(record: RunRecord) -> dict[int, str]:
         elif node["kind"] == "request":
             imagined = bool(node.get("imagined"))
             parts.append(
-                say("tree.imagined_note")
-                if imagined
-                else words.short(look_up("tree.state", str(node["state"])), 24)
+                say("tree.imagined_note") if imagined else words.short(look_up("tree.state", str(node["state"])), 24)
             )
             if not imagined and node["item"] in costs:
                 parts.append(words.money(costs[node["item"]]))

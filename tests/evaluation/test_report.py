@@ -15,13 +15,13 @@ from clinical_data.errors import StorageError, UsageError
 from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strength
 from clinical_data.store.case_store import CaseStore
 from evaluation.record import RankedAnswer, TurnRecord
-from evaluation.review import page_data, tree_svg, words
+from evaluation.review import answer_data, page_data, reasoning, tree_svg, words
 from evaluation.review.report import render, write_report
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore, StoredRecord
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "base", "col", "embed", "source", "wbr"}
-CASE = "cases/fhir-demo-07-admission_diagnosis.html"
+CASE, OTHER = "cases/fhir-demo-07.html", "cases/fhir-demo-11.html"
 
 
 class Page(HTMLParser):
@@ -56,6 +56,14 @@ class Page(HTMLParser):
         return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
 
 
+def step(html: str, anchor: str = "admission_diagnosis") -> str:
+    """The HTML of one step of a case's page."""
+    pattern = (
+        rf'<article class="step" id="{anchor}".*?</article>(?=\s*(?:<article class="step"|<section class="facts"))'
+    )
+    return re.search(pattern, html, re.DOTALL)[0]
+
+
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
     return render(made.RUN, made.stored(), made.score())
@@ -65,24 +73,30 @@ def shown(**changes) -> Page:
     """The page of the pneumonia case with some fields of its record changed."""
     record = made.pneumonia(**changes)
     html = render(made.RUN, [StoredRecord(record, made.truth(), {})], None)
-    return Page(html[f"cases/{page_data.page_name(record)}"])
+    return Page(html[f"cases/{page_data.case_file(record.case_id)}"])
 
 
 def words_of(page: Page) -> str:
     return " ".join(page.text.replace("\u00a0", " ").split())
 
 
-def test_a_page_for_every_case_step_and_an_index(pages):
-    assert sorted(pages) == [
-        "cases/fhir-demo-07-admission_diagnosis.html",
-        "cases/fhir-demo-07-discharge_diagnosis.html",
-        "cases/fhir-demo-11-admission_diagnosis.html",
-        "cases/fhir-demo-11-discharge_diagnosis.html",
-        "index.html",
-        "trees/fhir-demo-07-admission_diagnosis.html",
-        "trees/fhir-demo-07-discharge_diagnosis.html",
-        "trees/fhir-demo-11-admission_diagnosis.html",
-    ]
+def test_a_page_for_every_case_with_all_its_steps_in_order_and_an_index(pages):
+    assert sorted(pages) == [CASE, OTHER, "index.html"]
+    for path in (CASE, OTHER):
+        ids = [a.get("id") for t, a in Page(pages[path]).tags if t == "article" and a.get("class") == "step"]
+        assert ids == ["admission_diagnosis", "discharge_diagnosis"]
+        linked = [h for h in Page(pages[path]).values("href") if h in ("#admission_diagnosis", "#discharge_diagnosis")]
+        assert linked == ["#admission_diagnosis", "#discharge_diagnosis"]  # the table of contents
+
+
+def test_a_loop_is_told_in_the_order_in_which_it_was_taken():
+    turns = (("workup", 1, 480), ("workup", 2, 720), ("result_update", 1, 720), ("result_update", 2, 960))
+    records = [made.pneumonia(step=s, occurrence=n, clock=t, question="?") for s, n, t in turns]
+    html = render(made.RUN, [StoredRecord(r, [], {}) for r in records], None)[CASE]
+    ids = re.findall(r'<article class="step" id="([^"]+)"', html)
+    assert ids == ["workup", "result_update", "workup-2", "result_update-2"]
+    assert "Step 3 of 4: Work-up, round 2" in words_of(Page(html))
+    assert page_data.case_address(records[1]) == "cases/fhir-demo-07.html#workup-2"
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -99,7 +113,7 @@ def test_pages_load_nothing_from_anywhere(blind):
         assert not re.search(r"url\(|@import|@font-face|fetch\(|XMLHttpRequest", html), path
         assert not [h for h in page.values("href") if ":" in h or h.startswith("/")], path
         assert "default-src 'none'" in page.values("content")[1]
-        assert ("<script" in html) == (path.startswith("trees/") or (path == "index.html" and not blind))
+        assert ("<script" in html) == (path != "index.html" or not blind)
 
 
 def test_every_internal_link_and_reference_resolves(pages):
@@ -114,6 +128,7 @@ def test_every_internal_link_and_reference_resolves(pages):
                 parts = parts[:-1] if part == ".." else [*parts, part]
             where = "/".join(parts)
             assert where in pages, f"{path}: {href}"
+            assert target or anchor, f"{path}: {href}"
             assert not anchor or anchor in ids[where], f"{path}: {href}"
         for name in " ".join(page.values("aria-labelledby")).split():
             assert name in ids[path]
@@ -126,7 +141,7 @@ def test_equal_input_gives_equal_bytes(pages):
 def test_blind_leaves_out_labels_marks_and_whatever_came_later(pages):
     blind = render(made.RUN, made.stored(), made.score(), blind=True)
     assert made.CANARY in "".join(pages.values())
-    assert "recorded later in the stay: Lactate" in words_of(Page(pages[CASE]))
+    assert "recorded later in the stay: Lactate" in words_of(Page(step(pages[CASE])))
     other = [StoredRecord(s.record, made.truth("another label"), {"code": 1}) for s in made.stored()]
     silent = [
         StoredRecord(
@@ -153,10 +168,14 @@ def test_a_run_steered_by_labels_is_not_reported_blind():
 
 
 def test_recorded_diagnosis_is_behind_a_closed_fold_and_a_toggle_that_starts_off(pages):
-    html = pages["cases/fhir-demo-07-discharge_diagnosis.html"]
-    before, _, after = html.partition('<details class="fold">')
-    assert made.CANARY not in before
-    assert made.CANARY in after.partition("</details>")[0]
+    for anchor in ("admission_diagnosis", "discharge_diagnosis"):
+        html = step(pages[CASE], anchor)
+        label = made.CANARY if anchor == "discharge_diagnosis" else "Lobar pneumonia"
+        before, _, after = html.partition('<details class="fold">')
+        assert label not in before
+        assert label in after.partition("</details>")[0]
+        assert html.count('<details class="fold">') == 2  # the label, and what was done afterwards
+        assert "Lactate" in html.rpartition('<details class="fold">')[2]
     for tag, attrs in Page(pages["index.html"]).tags:
         if "truth" in (attrs.get("class") or ""):
             assert "hidden" in attrs, tag
@@ -189,9 +208,9 @@ def test_hostile_text_is_shown_and_never_obeyed():
     )  # fmt: skip
     label = [{"system": evil, "code": evil, "display": evil, "strength": evil}]
     html = render(made.RUN, [StoredRecord(hostile, label, {evil: 1})], None)
-    assert len(html) == 3
+    assert len(html) == 2
     for path, text in html.items():
-        assert re.fullmatch(r"index\.html|(cases|trees)/[A-Za-z0-9_][A-Za-z0-9._-]*\.html", path)
+        assert re.fullmatch(r"index\.html|cases/[A-Za-z0-9_][A-Za-z0-9._-]*\.html", path)
         page = Page(text)
         assert not [t for t, _ in page.tags if t == "img"]
         assert "<script>alert" not in text
@@ -230,72 +249,104 @@ def test_a_megabyte_of_text_is_cut_with_a_note():
 def test_an_unanswered_request_is_said_so_and_kept_apart_from_the_evidence(state, text):
     winner = made.pneumonia().candidates[0]
     turns = (TurnRecord(kind="request", text="", item="lactate", state=state), winner.turns[-1])
-    page = words_of(shown(candidates=(winner.model_copy(update={"turns": turns}),), opening=()))
-    timeline, _, lists = page.partition("Evidence in hand")
-    evidence, _, unanswered = lists.partition("Asked, but unanswered")
+    requests = tuple(r.model_copy(update={"state": state}) for r in made.pneumonia().requests if r.item == "lactate")
+    page = words_of(
+        shown(candidates=(winner.model_copy(update={"turns": turns}),), opening=(), requests=requests, tree=None)
+    )
+    lists, _, timeline = page.partition("What was asked, and what the record answered")
+    weighed, _, lists = lists.partition("Negative, not done, not in the source")
     assert f"Lactate $12 {text}" in timeline
-    assert "None: the record answered with no finding" in evidence
-    assert unanswered.strip().startswith(f"Lactate: {text}")
-    assert "Not recorded is not negative" in unanswered
+    assert "Lactate" not in weighed.partition("For and against")[2]
+    titles = {
+        "pending": "Result pending",
+        "not_done_by_now": "Not done or not recorded by then",
+        "unrecognised": "Request not understood",
+    }
+    assert f"{titles.get(state, 'Not in this source')} Lactate" in lists
+    assert "Not recorded is not negative" in lists
 
 
 def test_findings_come_with_value_unit_range_flag_and_time(pages):
-    page = words_of(Page(pages[CASE]))
-    assert "Body temperature 38.9 °C high 36.1–37.8 2 h before admission" in page
+    page = words_of(Page(step(pages[CASE])))
+    assert "Body temperature 38.9 °C high 36.1–37.8 2 h before admission known 2 min later" in page
     assert "White cells 17.4 10³/µL high 4–10.5 1 h 35 min before admission known 1 h 15 min later" in page
     assert "Platelets 312 10³/µL 150–400" in page
 
 
 def test_reasoning_links_findings_to_their_rows(pages):
-    anchor = re.search(r'<a href="#(finding-\d+)">heart rate</a>', pages[CASE])[1]
-    row = pages[CASE].split(f'<tr id="{anchor}">')[1].split("</tr>")[0]
+    html = step(pages[CASE])
+    anchor, note = re.search(
+        r'<a href="#([\w-]+finding-\d+)">heart rate</a> <span class="cite">\[([^]]+)\]</span>', html
+    ).groups()
+    row = html.split(f'<tr id="{anchor}">')[1].split("</tr>")[0]
     assert "Heart rate" in row
     assert "112 /min" in row
+    assert note.replace("\u00a0", " ") == "112 /min high, known 1 h 58 min before admission"
+
+
+def test_a_claim_that_names_nothing_of_the_record_is_marked_as_such():
+    winner = made.pneumonia().candidates[0]
+    turns = (*winner.turns[:1], TurnRecord(kind="think", text="The moon is full."), *winner.turns[2:])
+    page = words_of(shown(candidates=(winner.model_copy(update={"turns": turns}),)))
+    assert "Thought (names nothing that the record had shown) The moon is full." in page
+    assert "(names nothing" not in words_of(shown())
 
 
 def test_votes_are_never_called_a_probability(pages):
-    page = words_of(Page(pages[CASE]))
+    page = words_of(Page(step(pages[CASE])))
     assert "pneumonia 62 % share of votes" in page
     assert page.count("probability") == page.count("it is not a probability of disease") == 1
 
 
 def test_bars_say_so_when_the_answer_is_not_the_one_with_most_votes():
     ranked = made.pneumonia().ranked
-    shown_bars, line = page_data.bars(made.pneumonia(ranked=(ranked[2], ranked[3], ranked[0])))
+    shown_bars, line = answer_data.bars(made.pneumonia(ranked=(ranked[2], ranked[3], ranked[0])))
     assert [b.display for b in shown_bars] == ["COPD or asthma attack", "pneumonia", "heart failure"]
     assert [b.chosen for b in shown_bars] == [True, False, False]
     assert line.startswith("The first answer is not the one with most votes")
-    assert page_data.bars(made.pneumonia())[1].replace("\u00a0", " ") == "2 other answers together: 3 % of the votes."
+    assert answer_data.bars(made.pneumonia())[1].replace("\u00a0", " ") == "2 other answers together: 3 % of the votes."
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "Check agreed. The same model under other seeds reached the same answer. Agreement: 75 %. This is a weak"),
-        ({"peer_is_generator": False}, "Check agreed. A second model run reached the same answer."),
-        ({"status": "unverified", "peer_agreement": 0.25}, "Check disagreed. The check by the same model"),
-        ({"status": "unverified", "peer_agreement": None}, "Not checked. No second run checked this answer."),
+        (
+            {},
+            "Second model agreed (not clinical verification). The same model, started anew, reached the same answer. Agreement: 75 %. This is a weak",
+        ),
+        (
+            {"peer_is_generator": False},
+            "(not clinical verification). A second model reached the same answer. Agreement",
+        ),
+        (
+            {"status": "unverified", "peer_agreement": 0.25},
+            "Second model disagreed. The same model, started anew, did not reach",
+        ),
+        (
+            {"status": "unverified", "peer_agreement": None},
+            "Not checked by a second model. The line of reasoning chosen was not checked itself",
+        ),
         (
             {"status": "abstain", "reason": "the margin is small"},
-            "The model gives no answer; the case is one for a person",
+            "No answer given. The case is one for a person to decide. The margin is small.",
         ),
         (
             {"status": "failed", "reason": "the model broke"},
-            "Failed. This step failed and has no answer. The model broke.",
+            "Failed. This step has no answer. The model broke.",
         ),
     ],
 )
 def test_status_in_plain_words(changes, text):
     page = words_of(shown(**changes))
     assert text in page
-    assert ("The model’s answer" in page) == (changes.get("status") not in ("abstain", "failed"))
+    assert ("The model’s answer pneumonia" in page) == (changes.get("status") not in ("abstain", "failed"))
 
 
 def test_strongest_rejected_branch_is_the_heaviest_with_another_answer(pages):
-    page = words_of(Page(pages[CASE]))
-    assert "pulmonary embolism. 3 of 16 rollouts ended here; share of votes there 53 %." in page
+    page = words_of(Page(step(pages[CASE])))
+    assert "pulmonary embolism. 3 of 16 lines of reasoning ended here; share of votes there 53 %." in page
     record = made.pneumonia()
-    assert page_data.rejected(record, record.candidates[0], page_data.Trail()).answer == "pulmonary embolism"
+    assert reasoning.rejected(record, record.candidates[0], page_data.Trail()).answer == "pulmonary embolism"
     assert "None: no branch reached another answer" in words_of(shown(candidates=record.candidates[:1]))
 
 
@@ -303,8 +354,8 @@ def test_check_names_an_icd_category_by_its_answer():
     ranked = (RankedAnswer(system=made.ICD, code="J18.9", display="Pneumonia", probability=0.9),)
     candidate = made.pneumonia().candidates[0].model_copy(update={"peer_answers": ("J18",), "cuts": (1,), "answer": ""})
     record = made.pneumonia(ranked=ranked, candidates=(candidate.model_copy(update={"answer_key": "J18"}),))
-    assert page_data.checks(record, record.candidates[0]) == (
-        page_data.Check("the first turn", "Pneumonia", True, "same"),
+    assert reasoning.checks(record, record.candidates[0]) == (
+        reasoning.Check("the first turn", "Pneumonia", True, "same"),
     )
 
 
@@ -373,9 +424,11 @@ def test_times_in_words(minutes, text):
 
 
 def test_page_names_are_safe_and_distinct():
-    names = [page_data.page_name(made.pneumonia(case_id=i)) for i in ("a/b", "a_b", "a\\b", "a" * 300, "a" * 301, "..")]
-    assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,140}", n) for n in names)
+    odd = ("a/b", "a_b", "a\\b", "a" * 300, "a" * 301, "..")
+    for names in ([page_data.case_file(i) for i in odd], [page_data.file_stem(made.pneumonia(case_id=i)) for i in odd]):
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,140}", n) for n in names)
+    assert page_data.page_name(made.pneumonia(step="a b/c", occurrence=3)) == "fhir-demo-07.html#a_b_c-3"
 
 
 @pytest.fixture
@@ -405,13 +458,13 @@ def test_write_report_from_a_database(engine, tmp_path):
 def test_a_blind_report_removes_pages_of_an_open_one_and_nothing_else(engine, tmp_path):
     out = tmp_path / "report"
     write_report(engine, "demo", out)
+    (out / "trees").mkdir()  # as older reports had it
+    (out / "trees" / "of-an-earlier-run.html").write_bytes((out / CASE).read_bytes())
     (out / CASE).rename(out / "cases" / "of-an-earlier-run.html")
-    tree = out / "trees" / Path(CASE).name
-    tree.rename(out / "trees" / "of-an-earlier-run.html")
     (out / "cases" / "mine.html").write_text("my own notes", encoding="utf-8")
     write_report(engine, "demo", out, blind=True)
     assert sorted(p.name for p in (out / "cases").iterdir()) == [Path(CASE).name, "mine.html"]
-    assert list((out / "trees").iterdir()) == [tree]
+    assert list((out / "trees").iterdir()) == []
     assert not [p for p in out.rglob("*.html") if made.CANARY in p.read_text(encoding="utf-8")]
 
 

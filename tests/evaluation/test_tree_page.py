@@ -21,10 +21,10 @@ import report_records as made
 from clinical_data.errors import UsageError
 from evaluation.record import RunRecord, TurnRecord
 from evaluation.review import tree_svg, tree_view
+from evaluation.review.language import say
 from evaluation.review.tree_layout import tidy
 from evaluation.review.tree_page import render_svg, render_tree
 from evaluation.review.tree_text import mermaid, tree_json, tree_json_text
-from evaluation.review.tree_words import NO_REPLAY
 from search.actions import ActionKind
 from search.selection import uct
 from search.tree import Node, Slot
@@ -189,7 +189,7 @@ def test_without_an_order_of_rollouts_there_is_no_replay_and_the_page_says_so(pa
     for tree, reason in ((old, "absent"), (wrong, "differs"), (unknown, "differs")):
         text = render_tree(record(tree=tree), "demo")
         assert 'id="rollout"' not in text
-        assert NO_REPLAY[reason] in text
+        assert say(f"tree.no_replay.{reason}") in text
 
 
 def test_the_drawing_can_be_worked_by_keyboard_and_read_aloud(page):
@@ -200,7 +200,9 @@ def test_the_drawing_can_be_worked_by_keyboard_and_read_aloud(page):
     svg = next(attrs for tag, attrs in read.tags if tag == "svg" and attrs.get("role") == "tree")
     for name in (svg["aria-labelledby"], svg["aria-describedby"], read.by_id("panel")["aria-labelledby"]):
         assert read.by_id(name) is not None
-    assert not [a for tag, a in read.tags if tag in ("button", "input") and not a.get("aria-label") and not a.get("id")]
+    assert not [
+        a for tag, a in read.tags if tag in ("button", "input") and not a.get("aria-label") and not a.get("data-do")
+    ]
     for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown", "Home", "End", "Enter", "Escape"):
         assert key in read.script
     ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
