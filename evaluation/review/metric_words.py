@@ -29,8 +29,8 @@ _PLAIN = frozenset(
 
 def level_text(level: str, step: str = "") -> str:
     """Returns what it means that two answers of a step agree at a level."""
-    own = look_up("index.level_of", step, "") if level == "group" else ""
-    return own or words.level_text(level, step)
+    own = look_up("index.level_of", step, look_up("words.level_of", step, "")) if level in ("term", "group") else ""
+    return own or words.level_text(level)
 
 
 def baseline_text(name: str) -> str:

@@ -5,7 +5,7 @@ const field = (name) => document.getElementById(name);
 const rows = [...document.querySelectorAll("#cases tbody tr")];
 const words = rows.map((row) => [...row.cells].filter((c) => !c.matches(".truth")).map((c) => c.textContent).join(" ").toLowerCase());
 const filters = ["step", "state", "right"].map((name) => [name, field("filter-" + name)]).filter(([, box]) => box);
-const recorded = field("show-recorded");
+const recorded = document.querySelector("#filters [type=checkbox]");
 const truths = [...document.querySelectorAll(".truth")];
 let limit = AT_ONCE;
 
