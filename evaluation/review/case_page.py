@@ -9,7 +9,6 @@ from evaluation.record import RunRecord
 from evaluation.review import (
     about,
     answer_data,
-    evidence,
     reasoning,
     set_compare,
     tree_page,

@@ -169,7 +169,7 @@ def _earlier(finding: FindingRecord) -> str:
 
 def case_file(case_id: str) -> str:
     """Returns the file name of a case's page, safe on any file system and unique within a run."""
-    return f"{_safe([case_id])}.html"
+    return f"{safe_name(case_id)}.html"
 
 
 def step_anchor(record: RunRecord) -> str:
@@ -190,10 +190,11 @@ def case_address(record: RunRecord) -> str:
 
 def file_stem(record: RunRecord) -> str:
     """Returns a name for a file of one case-step, safe on any file system and unique within a run."""
-    return _safe([record.case_id, record.step] + ([str(record.occurrence)] if record.occurrence != 1 else []))
+    return safe_name(record.case_id, record.step, *([str(record.occurrence)] if record.occurrence != 1 else []))
 
 
-def _safe(parts: Sequence[str]) -> str:
+def safe_name(*parts: str) -> str:
+    """Returns parts as one name that is safe on any file system; where it had to be changed, a hash keeps it unique."""
     name = "-".join(parts)
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:120]
     if safe != name:

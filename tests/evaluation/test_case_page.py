@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -91,7 +92,7 @@ def test_what_only_the_rejected_line_had_read_speaks_against():
     once = first.model_copy(update={"multiplicity": 1})
     few = weighed(made.pneumonia(candidates=(once, second)))
     assert few.pro == ()
-    assert "too few to tell" in dict((a, t) for t, a in few.even)["asked-2"]
+    assert "too few to tell" in {a: t for t, a in few.even}["asked-2"]
 
 
 def test_abnormal_findings_of_the_evidence_come_first_and_lead_to_their_rows(run, case):
@@ -152,7 +153,7 @@ def test_which_answer_led_is_told_after_each_request(run, case):
 
 def test_what_was_not_known_at_the_clock_is_listed_and_what_was_done_later_folded(run, case):
     html = step(html_of(run, case))
-    before, _, after = html.partition("Show what clinicians did afterwards")
+    before, _, after = html.partition("What clinicians did afterwards")
     header = words_of(Page(before.split("</header>")[0] + "</header></article>"))
     assert "Results pending: lactate." in header
     assert re.search(r"Not done or not recorded by then: \d+ that could be asked for", header)
@@ -232,7 +233,7 @@ def test_headings_landmarks_and_tables_are_fit_for_a_screen_reader(run, case, la
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch(r"h[1-6]", t)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     tags = [t for t, _ in page.tags]
     assert tags.count("main") == 1
     assert page.tags[tags.index("body") + 1][1]["href"] == "#main"

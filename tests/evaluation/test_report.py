@@ -312,7 +312,7 @@ def test_bars_say_so_when_the_answer_is_not_the_one_with_most_votes():
     [
         (
             {},
-            "Second model agreed (not clinical verification). The same model, started anew, reached the same answer. Agreement: 75 %. This is a weak",
+            "(not clinical verification). The same model, started anew, reached the same answer. Agreement: 75 %.",
         ),
         (
             {"peer_is_generator": False},

@@ -52,3 +52,16 @@ def test_the_report_shows_the_set_beside_the_recorded_one_and_holds_the_tree(
     index = (out / "index.html").read_text(encoding="utf-8")
     assert "Figures that compare one first answer say nothing of a set" in index
     assert "items in common" in index.replace("\u00a0", " ")
+
+
+def test_a_report_in_chinese_and_an_unknown_language(run: Run, replayed: str, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    common = ("report", "--db", replayed, "--run", "sets", "--out", out)
+    code, _, err = run(*common, "--language", "xx")
+    assert code == 2
+    assert "known: en, zh" in err
+    assert not list(out.rglob("*.html"))
+    assert run(*common, "--language", "zh")[0] == 0
+    page = (out / "cases" / f"{CASE}.html").read_text(encoding="utf-8")
+    assert '<html lang="zh">' in page
+    assert "模型的答案" in page
