@@ -113,6 +113,11 @@ class RecordScorer:
             outside=not matching.in_vocabulary(truth, vocabulary),
         )
 
+    def label_and_list(self, record: RunRecord) -> tuple[GroundTruth | None, Vocabulary | None]:
+        """Returns the labels and the list of answers that a record is scored by; None where there are none."""
+        _, truth, vocabulary = self._of(record)
+        return truth, vocabulary
+
     def refuse_steered(self, record: RunRecord) -> None:
         """Raises UsageError for a search that recorded labels steered outside of the train split; warns within it.
 

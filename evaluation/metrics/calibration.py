@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics.intervals import Floats, Metric, weighted_metric
+from evaluation.metrics.intervals import Floats, Metric, mean_metric, weighted_metric
 from evaluation.metrics.scored_step import ScoredStep, mean_of
 from search.trajectory import Status
 
@@ -68,23 +68,30 @@ def expected_calibration_error(labelled: Sequence[ScoredStep], seed: int) -> Met
     def error(weights: Floats) -> Floats:
         return np.asarray(np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1))
 
-    metric = weighted_metric(error, [s.patient_id for s in steps], seed)
-    return metric.with_detail(bins=_bins(in_bin, confidence, right))
+    patients = [s.patient_id for s in steps]
+    metric = weighted_metric(error, patients, seed)
+    return metric.with_detail(bins=_bins(in_bin, confidence, right, patients, seed))
 
 
-def _bins(in_bin: Floats, confidence: Floats, right: Floats) -> list[dict[str, Any]]:
-    """Returns the bins that hold case-steps: their limits, number, mean probability and accuracy."""
+def _bins(
+    in_bin: Floats, confidence: Floats, right: Floats, patients: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """Returns the bins that hold case-steps: limits, number, mean probability, and accuracy with its interval."""
     found = []
     for b in range(BINS):
         inside = in_bin[:, b] > 0
         if number := int(inside.sum()):
+            own = [patients[int(i)] for i in np.flatnonzero(inside)]
+            accuracy = mean_metric(right[inside].tolist(), own, seed, share=True)
             found.append(
                 {
                     "above": b / BINS,
                     "up_to": (b + 1) / BINS,
                     "n": number,
                     "probability": float(confidence[inside].mean()),
-                    "accuracy": float(right[inside].mean()),
+                    "accuracy": accuracy.value,
+                    "low": accuracy.low,
+                    "high": accuracy.high,
                 }
             )
     return found

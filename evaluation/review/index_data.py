@@ -1,53 +1,41 @@
-"""What the first page of a report shows: results per step, the list of case-steps, and the run's own figures."""
+"""What the first page of a report shows: results, who counts, the list of questions, plots, and the run's figures.
+
+A question is one step of one case.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evaluation import matching
 from evaluation.record import RunRecord
 from evaluation.review import page_data as data
-from evaluation.review import set_compare, words
+from evaluation.review import results, set_compare, words
+from evaluation.review.cohort import Cohort
+from evaluation.review.cohort_plots import StepPlots, step_plots
+from evaluation.review.information_table import InformationTable, information_tables
+from evaluation.review.language import look_up, say
+from evaluation.review.metric_words import NameOf
+from evaluation.review.run_facts import facts, figures, notes
+from evaluation.step_rules import step_rules
 from evaluation.store.run_store import Run, StoredRecord
 
-_BASELINES = {
-    "majority_class": "Always the most frequent answer",
-    "full_information": "Whole chart at once, no search",
-    "logistic_regression": "Regression on the same facts",
-    "recorded_clinicians": "Emergency department's diagnosis",
-}
-_ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "log_score", "truth_outside", "gain_over_")
-"""Beginnings of the names of figures that compare one first answer; they say nothing of a set."""
-_AGAINST_LABELS = (*_ONE_ANSWER, "set_", "recall_at_")
-_COUNTED = ("verified", "unverified", "abstain", "failed", "not_applicable")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure with its 95 % interval; empty when it was not computed."""
-
-    value: str = ""
-    interval: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Results of one step: a row per figure, a column per method; `missing` says why some are empty or not shown."""
-
-    step: str
-    several: bool
-    labelled: int
-    methods: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Figure, ...]], ...]
-    missing: tuple[str, ...]
-    further: tuple[tuple[str, Figure], ...]
+_FINEST = (matching.CCSR, matching.GROUP, matching.TERM, matching.CHAPTER, matching.CATEGORY, matching.CODE)
+"""Level at which an answer of the list is called right: the first of these that it is compared at."""
+STATUSES = ("agreed", "disagreed", "unchecked", "none", "not_applicable", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """How the case-steps of one step ended."""
+    """Of the questions of one step: which were left out and why, and how the others ended.
+
+    Attributes:
+        unlabelled, scored: asked, without and with a recorded label; None in a blind report.
+        outside: of those scored, the label is not among the possible answers; None where that is not known.
+    """
 
     step: str
     total: int
@@ -57,36 +45,62 @@ class StepCounts:
     abstained: int
     not_applicable: int
     failed: int
+    unlabelled: int | None = None
+    scored: int | None = None
+    outside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case-step in the list. `size`: items of its set, else 0. Blind, `recorded` and `match` are empty."""
+    """One question in the list.
+
+    Attributes:
+        size: items of its set, else 0.
+        state: one of `STATUSES`, and `status` the same in words.
+        recorded, match: label and agreement in words; empty in a blind report.
+        right: `right`, `wrong`, `partly` (a set) or `unscored`; empty in a blind report.
+    """
 
     href: str
     case_id: str
     vignette: str
     step: str
+    step_key: str
     size: int
     answer: str
     share: str
+    state: str
     status: str
     recorded: str = ""
     match: str = ""
+    right: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexPage:
-    """Everything the first page's template needs."""
+    """Everything the first page's template needs.
+
+    Attributes:
+        name, pathway: of the run; `sources`: where its cases come from.
+        questions: case-steps; `steps`: names of the steps, in order, by their keys.
+        reasons: why questions were not asked, each with its number. `again`: a step came more than once in a case.
+    """
 
     name: str
     pathway: str
+    sources: str
     cases: int
-    case_steps: int
-    results: tuple[StepResult, ...]
+    questions: int
+    headlines: tuple[results.Headline, ...]
     counts: tuple[StepCounts, ...]
+    reasons: tuple[str, ...]
+    again: bool
     rows: tuple[Row, ...]
-    excluded: tuple[str, ...]
+    steps: tuple[tuple[str, str], ...]
+    states: tuple[tuple[str, str], ...]
+    plots: tuple[StepPlots, ...]
+    information: tuple[InformationTable, ...]
+    results: tuple[results.StepResult, ...]
     sets: bool
     same_weights: bool
     notes: tuple[str, ...]
@@ -98,7 +112,7 @@ def build(
     run: Run,
     records: Sequence[StoredRecord],
     score: Mapping[str, Any] | None,
-    vocabularies: set_compare.Lookup,
+    cohort: Cohort | None = None,
     *,
     blind: bool,
 ) -> IndexPage:
@@ -108,201 +122,124 @@ def build(
         run: the run.
         records: its case-steps, in the order in which they are listed.
         score: result of `score_run`; None shows no results. Not read when `blind`.
-        vocabularies: gives the possible answers, by which a set is compared with the recorded one.
-        blind: leave out every figure that comes from recorded labels.
+        cohort: what the plots need besides; None draws none. Not read when `blind`.
+        blind: leave out everything that comes from recorded labels.
     """
     plain = [s.record for s in records]
+    titles = {name: rule.title for name, rule in step_rules(run.config).items()}
+    vocabularies = set_compare.vocabularies(run.config)
+
+    def name_of(step: str) -> str:
+        return words.step_text(step, title=titles.get(step, ""))
+
     sets = {r.step for r in plain if r.chosen}
+    known = None if blind else score
+    shown = None if blind else cohort
+    rows = tuple(_row(s, vocabularies, name_of, blind) for s in records)
+    states = {r.state for r in rows}
     return IndexPage(
         name=words.short(run.name, 120),
         pathway=words.short(run.pathway, 120),
+        sources=", ".join(sorted({words.short(r.source, 40) for r in plain})),
         cases=len({r.case_id for r in plain}),
-        case_steps=len(plain),
-        results=() if blind or not score else tuple(_results(score, sets)),
-        counts=tuple(_counts(plain)),
-        rows=tuple(_row(s, vocabularies, blind) for s in records),
-        excluded=tuple(_excluded(records, blind)),
+        questions=len(plain),
+        headlines=results.headlines(known, sets, name_of) if known else (),
+        counts=tuple(_counts(records, known, name_of, blind)),
+        reasons=tuple(_reasons(plain)),
+        again=any(r.occurrence != 1 for r in plain),
+        rows=rows,
+        steps=tuple((step, name_of(step)) for step in dict.fromkeys(r.step for r in plain)),
+        states=tuple((state, say(f"index.status.{state}")) for state in STATUSES if state in states),
+        plots=step_plots(known, shown, name_of) if known and shown else (),
+        information=information_tables(records, shown.judged if shown else None, name_of),
+        results=results.results(known, sets, name_of) if known else (),
         sets=bool(sets),
         same_weights=any(r.peer_is_generator for r in plain),
-        notes=tuple(_notes(plain)),
-        figures=tuple(_figures(run, plain)),
-        facts=_facts(run, plain),
+        notes=tuple(notes(plain)),
+        figures=tuple(figures(run, plain)),
+        facts=facts(run, plain),
     )
 
 
-def _results(score: Mapping[str, Any], sets: Set[str]) -> list[StepResult]:
-    return [_result(step, of_step, step in sets) for step, of_step in score["steps"].items()]
-
-
-def _result(step: str, of_step: Mapping[str, Any], several: bool) -> StepResult:
-    """One step of `evaluation.scoring.score_run`: figures against labels in the table, the others further down."""
-    metrics, baselines, n = of_step["metrics"], of_step["baselines"], int(of_step["n"])
-    columns = [metrics, *(b.get("levels", {}) for b in baselines.values())]
-    rows = [
-        (words.metric_text(name), tuple(_figure(name, column.get(name), n) for column in columns))
-        for name in metrics
-        if name.startswith(_AGAINST_LABELS) and not (several and name.startswith(_ONE_ANSWER))
-    ]
-    methods = {name: _BASELINES.get(name, words.title_of(name)) for name in baselines}
-    missing = [
-        f"{methods[name]}: {words.short(str(b.get('reason') or 'not computed'), 200)}."
-        for name, b in baselines.items()
-        if b.get("value") is None and not several
-    ]
-    if several:
-        missing.append(
-            "This step asks for a set of answers. Figures that compare one first answer say nothing of a set and are "
-            "left out; each page shows the set beside the recorded one."
-        )
-    further = [
-        (words.metric_text(name), _figure(name, metric, n))
-        for name, metric in metrics.items()
-        if not name.startswith(_AGAINST_LABELS) and name not in _COUNTED and metric.get("value") is not None
-    ]
-    return StepResult(
-        words.title_of(step),
-        several,
-        n,
-        ("This run", *methods.values()),
-        tuple(row for row in rows if any(figure.value for figure in row[1])),
-        tuple(missing),
-        tuple(further),
-    )
-
-
-def _figure(name: str, metric: Mapping[str, Any] | None, labelled: int) -> Figure:
-    if not metric or metric.get("value") is None:
-        return Figure()
-    low, high, n = metric.get("low"), metric.get("high"), metric.get("n", labelled)
-    between = "" if low is None else f"{words.metric_value(name, low)} to {words.metric_value(name, high)}"
-    note = f"n = {n}" if n != labelled and name.startswith(_AGAINST_LABELS) else ""
-    return Figure(words.metric_value(name, metric["value"]), ", ".join(filter(None, (between, note))))
-
-
-def _counts(records: Sequence[RunRecord]) -> list[StepCounts]:
+def _counts(
+    records: Sequence[StoredRecord], score: Mapping[str, Any] | None, name_of: NameOf, blind: bool
+) -> list[StepCounts]:
     counts = []
-    for step in dict.fromkeys(r.step for r in records):
-        own = [r for r in records if r.step == step]
-        short = Counter(data.status_text(r)[0] for r in own)
-        counts.append(
-            StepCounts(
-                words.title_of(step),
-                len(own),
-                short["check agreed"],
-                short["check disagreed"],
-                short["not checked"],
-                short["no answer"],
-                short["not applicable"],
-                short["failed"],
-            )
+    for step in dict.fromkeys(s.record.step for s in records):
+        own = [s for s in records if s.record.step == step]
+        ended = Counter(_state(s.record) for s in own)
+        row = StepCounts(
+            name_of(step),
+            len(own),
+            ended["agreed"],
+            ended["disagreed"],
+            ended["unchecked"],
+            ended["none"],
+            ended["not_applicable"],
+            ended["failed"],
         )
+        if not blind:
+            scored = sum(bool(s.match) for s in own)
+            outside = _outside(score, step)
+            unlabelled = len(own) - ended["not_applicable"] - scored
+            row = replace(row, unlabelled=unlabelled, scored=scored, outside=outside)
+        counts.append(row)
     return counts
 
 
-def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, blind: bool) -> Row:
+def _outside(score: Mapping[str, Any] | None, step: str) -> int | None:
+    metric = ((score or {}).get("steps", {}).get(step) or {}).get("metrics", {}).get("truth_outside_vocabulary")
+    return round(metric["value"] * metric["n"]) if metric and metric.get("value") is not None else None
+
+
+def _state(record: RunRecord) -> str:
+    """Returns how a question ended, one of `STATUSES`."""
+    if record.status in ("failed", "not_applicable"):
+        return record.status
+    if record.status == "verified":
+        return "agreed"
+    if record.status == "abstain" or not record.ranked:
+        return "none"
+    return "unchecked" if record.peer_agreement is None else "disagreed"
+
+
+def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, name_of: NameOf, blind: bool) -> Row:
     record = stored.record
     answer = data.answer_text(record)
-    share = data.share_text(record) if answer else "–"
+    name = name_of(record.step)
+    again = say("words.step_again", step=name, n=record.occurrence)
+    state = _state(record)
     row = Row(
-        href=f"cases/{data.page_name(record)}",
+        href=data.case_address(record),
         case_id=words.short(record.case_id, 60),
         vignette=words.short(data.vignette(record), 90),
-        step=words.title_of(record.step) + (f" ({record.occurrence})" if record.occurrence != 1 else ""),
+        step=name if record.occurrence == 1 else again,
+        step_key=words.short(record.step, 80),
         size=len(record.chosen),
         answer=answer,
-        share=share,
-        status=data.status_text(record)[0],
+        share=data.share_text(record) if answer else "–",
+        state=state,
+        status=say(f"index.status.{state}"),
     )
     if blind:
         return row
     truth = data.truth_of(stored)
     if record.chosen:
-        names = "; ".join(label.display for label in truth.labels)
+        names = words.short("; ".join(label.display for label in truth.labels), 300) or say("index.none_recorded")
         compared = set_compare.compare(record, stored.truth, vocabularies(record))
-        return replace(row, recorded=words.short(names, 300) or "none recorded", match=compared.short)
+        return replace(row, recorded=names, match=compared.short, right="partly" if stored.match else "unscored")
     same = [name for name, agrees in truth.marks if agrees]
-    match = "not scored" if not truth.marks else same[0] if same else "different"
-    return replace(row, recorded=truth.labels[0].display if truth.labels else "none recorded", match=match)
+    match = say("index.not_scored") if not truth.marks else same[0] if same else say("index.different")
+    level = next((level for level in _FINEST if level in stored.match), None)
+    right = "unscored" if level is None else "right" if stored.match[level] else "wrong"
+    recorded = truth.labels[0].display if truth.labels else say("index.none_recorded")
+    return replace(row, recorded=recorded, match=match, right=right)
 
 
-def _excluded(records: Sequence[StoredRecord], blind: bool) -> list[str]:
-    plain = [s.record for s in records]
-    late = Counter(words.sentence(r.reason) for r in plain if r.status == "not_applicable")
-    failed = sum(r.status == "failed" for r in plain)
-    lines = [f"{words.count(n, 'case-step')} not asked. {reason}".strip() for reason, n in sorted(late.items())]
-    if failed:
-        lines.append(f"{words.count(failed, 'case-step')} failed and gave no answer.")
-    if not blind and (bare := sum(not s.truth for s in records)):
-        lines.append(f"{words.count(bare, 'case-step')} without a recorded diagnosis: shown, not scored.")
-    if not lines:
-        lines.append("None: every case-step of the run was asked, ended, and is listed here.")
-    return lines
-
-
-def _notes(records: Sequence[RunRecord]) -> list[str]:
-    """What the settings of the run mean for its reading."""
-    notes = []
-    access = sorted({str(r.settings.get("chart_access")) for r in records if r.settings.get("chart_access")})
-    if "hindsight" in access:
-        notes.append(
-            "Every branch of the search read the recorded answer to its own requests (chart access: hindsight). "
-            "The costs of a case count the winning branch; the other branches are listed on its page."
-        )
-    if "prospective" in access:
-        notes.append("Only the committed request opened the chart; what branches imagined is marked as imagined.")
-    if any(r.settings.get("predecessors") == "recorded" for r in records):
-        notes.append(
-            "Oracle: later steps were shown the recorded answers of earlier ones. These figures tell how much mistakes "
-            "of earlier steps cost; they are not those of a system in use."
-        )
-    if asked := [r.review.state for r in records if r.review is not None]:
-        told = ", ".join(f"{n} {state}" for state, n in sorted(Counter(asked).items()))
-        notes.append(f"At {words.count(len(asked), 'case-step')} a clinician was to answer as well: {told}.")
-    if any(not r.repeatable for r in records):
-        notes.append("Some case-steps were computed in mixed batches and may not repeat byte for byte.")
-    return notes
-
-
-def _figures(run: Run, records: Sequence[RunRecord]) -> list[tuple[str, str]]:
-    tokens: Counter[str] = Counter()
-    for record in records:
-        tokens.update(record.tokens)
-    models = sorted(
-        {
-            f"{words.title_of(role)}: {words.short(str(identity.get('name') or identity.get('spec') or '–'), 120)}"
-            for r in records
-            for role, identity in r.models.items()
-        }
-    )
-    answered = [r for r in records if r.status not in ("not_applicable", "failed")]
-    seconds = sum(r.seconds for r in records)
-    mean = f", {words.seconds_text(seconds / len(answered))} for each case-step" if answered else ""
-    rollouts = sum(r.rollouts for r in records)
-    rows = [("Models", "; ".join(models) or "–")]
-    rows.append(("Strategy", ", ".join(sorted({words.short(r.strategy, 60) for r in records})) or "–"))
-    if (seed := run.config.get("seed")) is not None:
-        rows.append(("Seed", words.short(str(seed), 60)))
-    rows.append(("Rollouts", f"{rollouts:,}"))
-    if drawn := words.draws_text(sum(r.draws for r in records), sum(r.unparseable for r in records)):
-        rows.append(("Draws of votes", drawn))
-    rows += [(f"Tokens {words.short(name, 40)}", f"{number:,}") for name, number in sorted(tokens.items())]
-    rows.append(("Time in the case-steps", words.seconds_text(seconds) + mean))
-    rows.append(("Begun", words.short(run.created, 60)))
-    rows.append(("Ended", words.short(run.finished or "not yet", 60)))
-    rows.append(("State of the run", words.short(run.status, 60)))
-    return rows
-
-
-def _facts(run: Run, records: Sequence[RunRecord]) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
-    hashes: dict[str, set[str]] = {}
-    for record in records:
-        for name, value in record.hashes.items():
-            hashes.setdefault(name, set()).add(value)
-    shared = {n: next(iter(v)) if len(v) == 1 else f"{len(v)} different, see the pages" for n, v in hashes.items()}
-    blocks = (
-        ("Configuration", [("hash", words.short(run.config_hash, 80)), *data.flatten(run.config)]),
-        ("Hashes (sha256)", data.flatten(shared)),
-        ("Versions", data.flatten(run.versions)),
-        ("Work done", data.flatten(run.work or {})),
-    )
-    return tuple((title, rows) for title, rows in blocks if rows)
+def _reasons(records: Sequence[RunRecord]) -> list[str]:
+    """Returns why questions were not asked, the commonest first, with their numbers."""
+    late = Counter(r.reason for r in records if r.status == "not_applicable")
+    return [
+        say("index.reason", n=n, reason=words.sentence(look_up("index.reasons", reason, reason)) or "–")
+        for reason, n in sorted(late.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]

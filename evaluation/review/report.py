@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from clinical_data.case import Case
 from clinical_data.errors import StorageError, UsageError, WardstarError
 from clinical_data.store.case_reader import CaseReader
-from evaluation.review import case_page, index_data, page_data, pdf, set_compare, tree_page, tree_svg
+from evaluation.review import case_page, page_data, pdf, set_compare, tree_page, tree_svg
 from evaluation.review.afterwards import CaseOf, Hindsight
+from evaluation.review.cohort import Cohort, gather
+from evaluation.review.index_page import render_index
 from evaluation.review.language import ENGLISH, use
 from evaluation.review.rendering import asset, assets, environment
 from evaluation.scoring import score_run
@@ -39,6 +41,7 @@ def write_report(
     out: Path,
     *,
     blind: bool = False,
+    compare: Sequence[str] = (),
     language: str = ENGLISH,
     with_pdf: bool = False,
     watch: Watch = unwatched,
@@ -54,22 +57,26 @@ def write_report(
         run_name: name of the run.
         out: folder, made if missing.
         blind: leave out recorded labels, match marks and everything derived from them.
+        compare: further runs of the pathway to set beside this one on the first page.
         language: of the fixed words: `en` or `zh`.
         with_pdf: write a PDF beside each page.
         watch: told how far it is: what, done, of how many.
 
     Raises:
-        UsageError: no such run or language, no library for PDF, or a blind report of a run that was steered by recorded
-            labels.
+        UsageError: no such run or language, no library for PDF, a run that cannot be compared with, a blind report that
+            is to compare, or one of a run that was steered by recorded labels.
         StorageError: the folder cannot be written.
     """
     if with_pdf:
         pdf.require()
+    if blind and compare:
+        raise UsageError("a blind report compares no runs: it shows no result", hint="leave out --blind or --compare")
     store = RunStore(engine)
     run = store.get(run_name)
     score = None if blind else score_run(engine, run_name, watch=watch)  # first: it brings labels and marks up to date
     records = list(store.records(run.run_id))
-    pages = _Pages(run, records, score, blind=blind, language=language, case_of=_reader(engine))
+    cohort = None if score is None else gather(engine, run, records, score, compare, watch)
+    pages = _Pages(run, records, score, cohort, blind=blind, language=language, case_of=_reader(engine))
     written = set()
     try:
         (out / "cases").mkdir(parents=True, exist_ok=True)
@@ -93,6 +100,7 @@ def render(
     run: Run,
     records: Sequence[StoredRecord],
     score: Mapping[str, Any] | None,
+    cohort: Cohort | None = None,
     *,
     blind: bool = False,
     language: str = ENGLISH,
@@ -105,6 +113,7 @@ def render(
         run: the run.
         records: its case-steps with labels and match marks.
         score: result of `score_run`, or None.
+        cohort: what the plots of the first page need besides, or None.
         blind: leave out recorded labels, match marks and everything derived from them.
         language: of the fixed words.
         case_of: returns a recorded case by its id, for what was not known at a clock and what was done after it.
@@ -113,7 +122,7 @@ def render(
     Raises:
         UsageError: no such language, or a blind report of a run whose search was steered by recorded labels.
     """
-    return dict(_Pages(run, records, score, blind=blind, language=language, case_of=case_of).html(paper=paper))
+    return dict(_Pages(run, records, score, cohort, blind=blind, language=language, case_of=case_of).html(paper=paper))
 
 
 class _Pages:
@@ -124,6 +133,7 @@ class _Pages:
         run: Run,
         records: Sequence[StoredRecord],
         score: Mapping[str, Any] | None,
+        cohort: Cohort | None,
         *,
         blind: bool,
         language: str,
@@ -133,6 +143,7 @@ class _Pages:
             raise UsageError(
                 "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
             )
+        self.cohort = cohort
         self.run, self.score, self.blind, self.language, self.case_of = run, score, blind, language, case_of
         steps = list(dict.fromkeys(s.record.step for s in records))
         self.ordered = sorted(records, key=lambda s: _place(s, steps))
@@ -153,11 +164,8 @@ class _Pages:
             yield made
 
     def _index(self, paper: bool) -> tuple[str, str]:
-        vocabularies = set_compare.vocabularies(self.run.config)
-        index = index_data.build(self.run, self.ordered, self.score, vocabularies, blind=self.blind)
-        script = "" if self.blind or paper else asset("toggle.js")
-        template = environment().get_template("index.html")
-        return "index.html", template.render(page=index, **self._shared(paper), **assets(script))
+        html = render_index(self.run, self.ordered, self.score, self.cohort, blind=self.blind, mark=_MARK, paper=paper)
+        return "index.html", html
 
     def _case(self, number: int, paper: bool) -> tuple[str, str]:
         own = self.by_case[number]

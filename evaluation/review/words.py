@@ -20,38 +20,6 @@ _MARKS = re.compile("[\u061c\u200e\u200f\ufeff]")
 # What XML 1.0 forbids, line and paragraph separators, and the C1 controls.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
-METRICS = {
-    "mrr": "Mean reciprocal rank",
-    "brier": "Brier score (0 best, 2 worst)",
-    "half_credit": "First answer, with the listed half credits",
-    "log_score": "Log score (0 best)",
-    "expected_calibration_error": "Calibration error (0 best)",
-    "area_under_risk_coverage": "Mistakes over all coverages (0 best)",
-    "confident_misses": "Wrong with a probability of one half or more",
-    "verified_misses": "Wrong although the second run agreed",
-    "must_not_miss_recall": "Must not be missed: first answer",
-    "must_not_miss_recall_top_5": "Must not be missed: among the first 5 answers",
-    "must_not_miss_confident_misses": "Must not be missed: wrong with a probability of one half or more",
-    "required_item_recall": "Items that a guideline requires, asked for",
-    "information_ceiling": "Items on offer that the record holds by then",
-    "majority_ratio": "Rollouts that conclude like most",
-    "truth_outside_vocabulary": "Recorded diagnosis not among the possible answers",
-    "gain_over_majority_class": "First answer, gain over always the most frequent",
-    "gain_over_full_information": "First answer, gain over the whole chart at once",
-    "gain_over_logistic_regression": "First answer, gain over a regression on the same facts",
-    "gain_over_recorded_clinicians": "First answer, gain over the emergency department's diagnosis",
-    "unparseable": "Answers that could not be read",
-    "peer_agreement": "Agreement of the second run",
-    "unanswerable_requests": "Requests that the record could not answer",
-    "request_cost_usd": "Price of all requests, all branches",
-    "tokens_per_verified": "Tokens for each answer with agreement",
-    "seconds": "Time",
-}
-SET_METRICS = {
-    "set_precision": "Items of the set that are recorded",
-    "set_recall": "Recorded items that are in the set",
-    "set_f1": "Set against recorded set (F1)",
-}
 _SYSTEMS = {
     "http://loinc.org": "LOINC",
     "http://snomed.info/sct": "SNOMED CT",
@@ -231,48 +199,6 @@ def strength_text(strength: str) -> str:
 def draws_text(draws: int, unparseable: int) -> str:
     """Returns `12 of 16 draws named an answer`; an empty text where no vote was drawn."""
     return say("words.draws", named=f"{draws - unparseable:,}", draws=language.count(draws, "draw")) if draws else ""
-
-
-def metric_text(name: str) -> str:
-    """Returns the name of a metric (`evaluation.metrics.summarise`) in words."""
-    if name.startswith("accuracy_"):
-        return f"First answer: {level_text(name.removeprefix('accuracy_'))}"
-    if found := re.fullmatch(r"top_(\d+)", name):
-        return f"Among the first {found[1]} answers"
-    if found := re.fullmatch(r"(set_(?:precision|recall|f1))_(\w+)", name):
-        return f"{SET_METRICS[found[1]]}: {level_text(found[2])}"
-    if found := re.fullmatch(r"recall_at_(\d+)", name):
-        return f"Recorded items that are among the first {found[1]} answers"
-    if found := re.fullmatch(r"(gain_over_\w+)_(ccsr|chapter)", name):
-        return f"{metric_text(found[1])}: {level_text(found[2])}"
-    return METRICS.get(name) or title_of(name)
-
-
-def metric_value(name: str, value: float | None) -> str:
-    """Returns the value of a metric: a share in percent, a gain in percentage points, else a plain number."""
-    if value is None:
-        return ""
-    if name.startswith("gain_"):
-        return f"{'+' if value > 0 else '−' if value < 0 else ''}{_half_up(abs(value) * 100)}{_NBSP}points"
-    if name.endswith("_usd"):
-        return f"${value:,.2f}"
-    if name.startswith("tokens"):
-        return f"{value:,.0f}"
-    if name == "seconds":
-        return seconds_text(value)
-    return f"{value:.2f}" if name in _PLAIN else percent(value)
-
-
-_PLAIN = (
-    "mrr",
-    "brier",
-    "log_score",
-    "log_score_change",
-    "expected_calibration_error",
-    "area_under_risk_coverage",
-    "quadratic_weighted_kappa",
-    "requests",
-)
 
 
 def _half_up(value: float) -> int:

@@ -42,6 +42,8 @@ def test_calibration_error_by_hand():
         "n": 3,
         "probability": pytest.approx(0.2),
         "accuracy": pytest.approx(1 / 3),
+        "low": 0.0,
+        "high": 1.0,
     }
     assert (high["above"], high["up_to"], high["n"], high["accuracy"]) == (0.8, 0.9, 2, 0.5)
     assert found.to_json()["bins"] == found.detail["bins"]

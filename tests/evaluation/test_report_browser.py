@@ -106,3 +106,51 @@ def test_without_a_script_the_words_of_every_turn_can_be_read(browser, report: P
         assert browser.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": turn})["model"]["height"] > 20
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def visible_rows(browser: Any) -> list[str]:
+    script = "return [...document.querySelectorAll('#cases tbody tr')].filter(r => !r.hidden).map(r => r.dataset.state)"
+    return browser.execute_script(script)
+
+
+def test_the_list_of_the_first_page_is_filtered_by_keyboard(browser, report: Path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    width(browser, 1280)
+    browser.get((report / "index.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert visible_rows(browser) == ["agreed", "disagreed", "none", "not_applicable"]
+    search = browser.find_element(By.ID, "filter-text")
+    search.send_keys("DEMO-11")
+    assert visible_rows(browser) == ["none", "not_applicable"]
+    search.send_keys(Keys.TAB, Keys.NULL)
+    browser.switch_to.active_element.send_keys("Discharge")  # the list of steps
+    assert visible_rows(browser) == ["not_applicable"]
+    assert browser.find_element(By.ID, "shown").text == "Shown: 1 of 1"
+    search.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
+    browser.find_element(By.ID, "filter-step").send_keys("All")
+    browser.find_element(By.ID, "filter-right").send_keys("right")
+    assert visible_rows(browser) == ["agreed"]
+
+
+def test_recorded_answers_of_the_list_show_on_demand_and_are_not_searched_before(browser, report: Path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get((report / "index.html").as_uri())
+    cells = browser.find_elements(By.CSS_SELECTOR, "td.truth")
+    assert cells
+    assert not any(cell.is_displayed() for cell in cells)
+    browser.find_element(By.ID, "filter-text").send_keys("lobar")
+    assert visible_rows(browser) == []
+    browser.find_element(By.ID, "filter-text").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
+    browser.find_element(By.ID, "show-recorded").send_keys(Keys.SPACE)
+    assert all(cell.is_displayed() for cell in browser.find_elements(By.CSS_SELECTOR, "td.truth"))
+
+
+def test_the_first_page_stays_within_a_phone(browser, report: Path):
+    width(browser, 390)
+    browser.get((report / "index.html").as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390

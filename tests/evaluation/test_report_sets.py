@@ -165,9 +165,9 @@ def test_an_undecided_set_is_not_called_an_answer(run):
 
 def test_the_list_of_case_steps_names_the_whole_set(run):
     page = words_of(Page(pages_of(run, orders())["index.html"]))
-    assert "Workup lactate; chest X-ray a set of 2 63 % mean of its items check agreed" in page
+    assert "Work-up lactate; chest X-ray a set of 2 63 % mean of its items second reading agreed" in page
     assert "blood count; lactate in blood; scan of the head 1 of 4 items in common" in page
-    assert "Draws of votes 28 of 32 draws named an answer" in page
+    assert "Draws of votes 28 of 32 named an answer" in page
 
 
 def test_figures_of_a_first_answer_are_not_shown_for_a_set(run):
@@ -175,11 +175,12 @@ def test_figures_of_a_first_answer_are_not_shown_for_a_set(run):
     f1 = {"set_f1_term": {"value": 0.4, "low": 0.2, "high": 0.6, "n": 24}}
     score = {"run": "demo", "steps": {"workup": {**of_step, "metrics": of_step["metrics"] | f1}}}
     page = words_of(Page(pages_of(run, orders(), score=score)["index.html"]))
-    assert "First answer" not in page
-    assert "Among the first" not in page
+    assert "First answer:" not in page
+    assert "among the first" not in page
+    assert "40 % agreement of the chosen and the recorded set (F1) 24 questions" in page
     assert "Figures that compare one first answer say nothing of a set" in page
-    assert "24 case-steps with a recorded set" in page
-    assert "Set against recorded set (F1): same term 40 % 20 % to 60 %" in page
+    assert "Questions with a recorded set: 24" in page
+    assert "Set against recorded set (F1): same test 40 % 20 % to 60 %" in page
 
 
 def test_draws_that_named_no_answer_are_counted(run):

@@ -168,6 +168,10 @@ def report_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for the pages.")],
     db: Db = DEFAULT_DB,
     blind: Annotated[bool, typer.Option("--blind", help="Leave out recorded labels.")] = False,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", help="Further run of the pathway to show beside it; may be given several times."),
+    ] = None,
     language: Annotated[str, typer.Option("--language", help="Language of the fixed words: en or zh.")] = "en",
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF beside each page (extra `pdf`).")] = False,
     fhir: Annotated[bool, typer.Option("--fhir", help="Not available yet.")] = False,
@@ -180,7 +184,9 @@ def report_command(
     if fhir:
         raise UsageError("--fhir is not available yet")
     with database(db) as engine, CountBar(err_console(), "done") as bar:
-        index = write_report(engine, run, out, blind=blind, language=language, with_pdf=pdf, watch=bar)
+        index = write_report(
+            engine, run, out, blind=blind, compare=compare or (), language=language, with_pdf=pdf, watch=bar
+        )
     if as_json:
         show_json({"run": run, "index": str(index), "pages": sum(1 for _ in index.parent.rglob("*.html"))})
     else:
