@@ -21,6 +21,8 @@ _SHARES = frozenset(
     {
         "top_3",
         "top_5",
+        "recall_at_5",
+        "mrr",
         "truth_outside_vocabulary",
         "confident_misses",
         "verified_misses",
@@ -154,7 +156,7 @@ def accuracy(labelled: Sequence[ScoredStep], level: str, seed: int) -> Metric:
 
 def _means(steps: Sequence[ScoredStep], values: Mapping[str, Value], seed: int) -> dict[str, Metric]:
     return {
-        name: mean_of(steps, value, seed, share=name in _SHARES or name.startswith("accuracy_"))
+        name: mean_of(steps, value, seed, share=name in _SHARES or name.startswith(("accuracy_", "set_")))
         for name, value in values.items()
     }
 

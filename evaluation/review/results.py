@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from evaluation import matching
 from evaluation.review import plots, words
-from evaluation.review.language import look_up, say
+from evaluation.review.language import count, look_up, say
 from evaluation.review.metric_words import NameOf, baseline_text, interval_text, metric_text, metric_value, points
 
 LEVELS = (matching.CCSR, matching.CHAPTER, matching.GROUP, matching.TERM)
@@ -151,7 +151,7 @@ def _sentence(name: str, metric: Mapping[str, Any]) -> str:
     parts = [
         say("index.of_n", right=round(value * n), n=n)
         if name.startswith(("accuracy_", "top_"))
-        else say("index.of_questions", n=n)
+        else count(n, "question")
     ]
     if between := interval_text(name, metric):
         parts.append(say("index.interval_95", interval=between))

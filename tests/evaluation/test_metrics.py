@@ -124,11 +124,11 @@ def test_a_share_of_0_or_1_has_the_exact_bound_over_patients():
     assert mean_metric([0.0] * 2, ["p", "p"], 0, share=True).high is None
 
 
-def test_every_mean_of_0_and_1_and_no_other_has_the_exact_bound():
+def test_every_mean_of_what_lies_between_0_and_1_has_the_exact_bound():
     steps = [step(i, f"p{i}", 0, brier=0.0, confidence=0.1, right=0, requests=1) for i in range(6)]
     exact = {name for name, m in summarise(steps, "category", 0).items() if m.detail.get("interval") == "exact"}
     assert exact == {
-        "accuracy_category", "top_3", "top_5", "truth_outside_vocabulary", "confident_misses", "verified_misses",
+        "accuracy_category", "top_3", "top_5", "mrr", "truth_outside_vocabulary", "confident_misses", "verified_misses",
         "coverage", "accuracy_when_answered", "verified", "unverified", "abstain", "failed", "unparseable",
         "not_applicable",
     }  # fmt: skip

@@ -92,6 +92,14 @@ def test_sets_by_hand():
     assert "ddr" not in found
 
 
+def test_sets_that_all_miss_have_an_interval_with_width():
+    """Nothing of what was recorded, for three patients: a resample never shows more, and yet more cannot be excluded."""
+    steps = [answered(i, ["a"], ["b"]) for i in range(3)]
+    found = summarise(steps, "term", 0)["set_f1_term"]
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 3))
+
+
 def test_ddxplus_by_hand():
     steps = [
         answered(1, "a", "abcd", source="ddxplus", likely="abx"),  # DDR 2/4, DDP 2/3, F1 4/7
