@@ -52,7 +52,9 @@ def test_a_database_file_that_may_not_grow(url: str, fill: Callable[..., str], p
     """The limit of a file's size stands for a full disk: it takes no rights, and hits SQLite in the same places."""
     narrow = fill(CASES, "narrow.db")
     size = file_of(narrow).stat().st_size + 30_000
-    command = replay_command(narrow, "one", pathway_file, rollouts=12, program=(sys.executable, "-c", NARROW, str(size)))
+    command = replay_command(
+        narrow, "one", pathway_file, rollouts=12, program=(sys.executable, "-c", NARROW, str(size))
+    )
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 5, ended.stderr
     assert "disk" in ended.stderr

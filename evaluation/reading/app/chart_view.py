@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clinical_data.case import Case, Finding, FindingKind
+from clinical_data.case import PRESENT, Case, Finding, FindingKind
 from clinical_data.catalogue import Catalogue
 from clinical_data.chart import AnswerState, Chart, open_chart
 from evaluation.recording import finding_record
@@ -59,6 +59,11 @@ class Row:
     last: Value
     earlier: tuple[Value, ...]
     more: int
+
+    @property
+    def bare(self) -> bool:
+        """Says whether all there is to tell is that it was recorded, and when: a condition, say."""
+        return self.last.text == PRESENT and not (self.range or self.earlier or self.last.flag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def work_list(request: Request, reader: LoggedIn) -> Response:
         finished=sum(t.state is State.DONE for t in tasks),
         in_all=len(tasks),
         states=STATES,
-        title_of=words.title_of,
+        step_text=words.step_text,
     )
 
 
@@ -157,7 +157,7 @@ def _show(request: Request, desk: Desk, reader: Reader, task: Task, wrong: Mappi
         reader=reader,
         csrf=csrf_of(request),
         step=task.step,
-        title=words.title_of(task.step.key[1]),
+        title=words.step_text(task.step.key[1], task.step.key[2]),
         vignette=page_data.vignette(shown.record),
         page=current.value,
         later_steps=task.later_steps,
