@@ -78,8 +78,8 @@ def verify(
 
     Agreement is the mean over the completions of 1 for the same answer and 0 for another or none; for sets of their
     Jaccard index. A trajectory without an answer, or too short to cut, cannot be verified: its agreement is None.
-    Where `actions` hold no thoughts the peer concludes from the prefix at once, in the words in which the generator would be
-    asked: models that were tuned without thoughts have learned no others.
+    Where `actions` hold no thoughts the peer concludes from the prefix at once, in the words in which the generator
+    would be asked: models that were tuned without thoughts have learned no others.
 
     Args:
         trajectory: a concluded trajectory.

@@ -100,12 +100,12 @@ def mean_metric(values: Sequence[float], clusters: Sequence[str], seed: int, *, 
         values: one per case-step.
         clusters: patient of each case-step.
         seed: of the resamples.
-        share: the values lie between 0 and 1. Where all are 0, or all 1, every resample is, and the bootstrap would give
-            an interval without width: the interval then ends at the exact (Clopper-Pearson) limit, with the number of
-            patients for n, and has `"interval": "exact"` and no seed.
+        share: the values lie between 0 and 1. Where all are 0, or all 1, every resample is, and the bootstrap would
+            give an interval without width: the interval then ends at the exact (Clopper-Pearson) limit, with the number
+            of patients for n, and has `"interval": "exact"` and no seed.
 
-    Source: Clopper and Pearson 1934, Biometrika 26:404-413. Without an event the upper limit is 1 - 0.025^(1/n). It bounds
-    the share of patients with a value above 0, hence also the mean of values of at most 1.
+    Source: Clopper and Pearson 1934, Biometrika 26:404-413. Without an event the upper limit is 1 - 0.025^(1/n). It
+    bounds the share of patients with a value above 0, hence also the mean of values of at most 1.
     """
     count = len(set(clusters))
     if share and count > 1 and (set(values) == {0.0} or set(values) == {1.0}):

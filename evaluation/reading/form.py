@@ -1,8 +1,8 @@
 """The form that a clinician fills in for one case-step, and what a finished reading of it holds.
 
-The shape follows the feedback of CDS Hooks (cds-hooks.hl7.org: accepted or overridden, with a coded reason), with an own
-diagnosis before anything of the model is shown, and again after, so that automation bias can be measured (Goddard et
-al. 2012, doi 10.1136/amiajnl-2011-000089).
+The shape follows the feedback of CDS Hooks (cds-hooks.hl7.org: accepted or overridden, with a coded reason), with an
+own diagnosis before anything of the model is shown, and again after, so that automation bias can be measured (Goddard
+et al. 2012, doi 10.1136/amiajnl-2011-000089).
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_sets_by_hand():
 
 
 def test_sets_that_all_miss_have_an_interval_with_width():
-    """Nothing of what was recorded, for three patients: a resample never shows more, and yet more cannot be excluded."""
+    """Nothing of what was recorded, for three patients: no resample shows more, and yet more cannot be excluded."""
     steps = [answered(i, ["a"], ["b"]) for i in range(3)]
     found = summarise(steps, "term", 0)["set_f1_term"]
     assert (found.value, found.low) == (0.0, 0.0)
