@@ -161,11 +161,16 @@ class Trail:
 def page_name(record: RunRecord) -> str:
     """Returns the file name of a case-step's page, safe on any file system and unique within a run."""
     parts = [record.case_id, record.step] + ([str(record.occurrence)] if record.occurrence != 1 else [])
+    return f"{safe_name(*parts)}.html"
+
+
+def safe_name(*parts: str) -> str:
+    """Returns parts as one name that is safe on any file system; where it had to be changed, a hash keeps it unique."""
     name = "-".join(parts)
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:120]
     if safe != name:
         safe += "-" + hashlib.sha256("\x1f".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{safe}.html"
+    return safe
 
 
 def tree_address(record: RunRecord) -> str:

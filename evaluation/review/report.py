@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from clinical_data.errors import StorageError, UsageError
-from evaluation.review import case_page, index_data, page_data, set_compare, tree_page
+from evaluation.review import case_page, fhir_export, index_data, page_data, set_compare, tree_page
 from evaluation.review.rendering import asset, assets, environment
 from evaluation.review.tree_words import LEGEND
 from evaluation.scoring import score_run
@@ -28,7 +28,15 @@ FOLDERS = ("cases", "trees")
 _MARK = '<meta name="generator" content="wardstar report">'
 
 
-def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = False, watch: Watch = unwatched) -> Path:
+def write_report(
+    engine: Engine,
+    run_name: str,
+    out: Path,
+    *,
+    blind: bool = False,
+    fhir: bool = False,
+    watch: Watch = unwatched,
+) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
 
     One page per case-step and one per search tree, which link to each other by relative addresses: the folder can be
@@ -40,11 +48,13 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
         run_name: name of the run.
         out: folder, made if missing.
         blind: leave out recorded labels, match marks and everything derived from them.
+        fhir: write a FHIR R4 Bundle per case besides, which never holds any of these.
         watch: told how far it is: what, done, of how many.
 
     Raises:
         UsageError: no such run, or a blind report of a run that was steered by recorded labels.
         StorageError: the folder cannot be written.
+        BadInputError: a record holds what FHIR cannot.
     """
     store = RunStore(engine)
     run = store.get(run_name)
@@ -59,10 +69,15 @@ def write_report(engine: Engine, run_name: str, out: Path, *, blind: bool = Fals
             written.add(path)
             watch("writing pages of case-steps", sum(p.startswith("cases/") for p in written), len(records))
         _remove_stale(out, written)
+        bundles = fhir_export.write(out, run, sorted(records, key=_of_case) if fhir else ())
     except OSError as error:
         raise StorageError(f"cannot write the report to {out} ({error.strerror})") from error
-    logger.info("report of run %s: %d pages", run_name, len(written))
+    logger.info("report of run %s: %d pages, %d FHIR bundles", run_name, len(written), len(bundles))
     return out / "index.html"
+
+
+def _of_case(stored: StoredRecord) -> str:
+    return stored.record.case_id
 
 
 def render(

@@ -169,18 +169,19 @@ def report_command(
     db: Db = DEFAULT_DB,
     blind: Annotated[bool, typer.Option("--blind", help="Leave out recorded labels.")] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Not available yet.")] = False,
-    fhir: Annotated[bool, typer.Option("--fhir", help="Not available yet.")] = False,
+    fhir: Annotated[
+        bool, typer.Option("--fhir", help="A FHIR R4 Bundle per case besides, in the folder's fhir/.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes a report that clinicians can read and judge."""
     from evaluation.review.report import write_report
     from workflow.bars import CountBar
 
-    for name, wanted in (("pdf", pdf), ("fhir", fhir)):
-        if wanted:
-            raise UsageError(f"--{name} is not available yet")
+    if pdf:
+        raise UsageError("--pdf is not available yet")
     with database(db) as engine, CountBar(err_console(), "done") as bar:
-        index = write_report(engine, run, out, blind=blind, watch=bar)
+        index = write_report(engine, run, out, blind=blind, fhir=fhir, watch=bar)
     if as_json:
         show_json({"run": run, "index": str(index), "pages": sum(1 for _ in index.parent.rglob("*.html"))})
     else:
