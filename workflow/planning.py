@@ -23,7 +23,7 @@ from workflow.options import ReplayOptions
 from workflow.pathway_model import HUMAN, Pathway
 from workflow.reviewing import reviews_of, status_in
 from workflow.route import PASSED_BY, passed_by, reached
-from workflow.runner import case_ids_of
+from workflow.runner import cases_of
 from workflow.step import StepPlan, reason_of, why_not
 from workflow.ways import Passage, Ways, ways_of
 
@@ -86,9 +86,9 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
     """
     config = make_config(options)
     prepared = prepare(config)
-    ids = case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit, options.cases)
     store = RunStore(engine)
     run = next((r for r in store.runs() if r.name == run_name and not differing_keys(r.config, config)), None)
+    ids = cases_of(engine, prepared, run, options.cases)
     done = {} if run is None else store.done(run.run_id)
     reviews = {} if run is None else reviews_of(store, run, prepared)
     stored: dict[str, dict[tuple[str, int], str]] = {}

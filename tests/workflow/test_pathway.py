@@ -135,7 +135,11 @@ def test_a_fault_is_named_with_line_and_field(pathway_file: Path, old: str, new:
     ("old", "new", "field"),
     [
         ("version: 1", "version: 1\nversion: 2", "version"),
-        ("    opening: [chief_complaint]", "    question: Another?\n    opening: [chief_complaint]", "steps[0].question"),
+        (
+            "    opening: [chief_complaint]",
+            "    question: Another?\n    opening: [chief_complaint]",
+            "steps[0].question",
+        ),
         ("{depth: 3}", "{depth: 3, rollouts: 4, depth: 5}", "steps[0].search.depth"),
         ("version: 1", 'version: 1\nedges:\n  - {from: first, to: second}\n"edges": []', "edges"),
         ("version: 1", "version: 1\nedges: [{from: first, to: second, to: end}]", "edges[0].to"),
