@@ -272,8 +272,10 @@ def _unfinished(
     stuck = {case_id for case_id, _, _ in waiting(reviews)} if not retry_failed else set()
     pathway = prepared.pathway
 
+    outdated = {case_id for (case_id, _, _), review in reviews.items() if review.outdated}
+
     def is_left(case_id: str) -> bool:
-        if any((case_id, step, 1) not in done for step in prepared.plans):
+        if case_id in outdated or any((case_id, step, 1) not in done for step in prepared.plans):
             return True
         if not pathway.loops:
             return False
