@@ -91,8 +91,8 @@ class ReviewRecord(_Part):
     Attributes:
         state: `skipped` (nobody was there: an offline replay), `waiting`, or `answered`.
         answer: codes of the clinician's answer; `display` says them in words.
-        outdated: an earlier step, of which this one is told, was taken again since; so is the search of this one, beside
-            which the answer stays.
+        outdated: an earlier step, of which this one is told, was taken again since; so is its own search, beside which
+            the answer stays.
     """
 
     state: str
