@@ -91,11 +91,14 @@ class ReviewRecord(_Part):
     Attributes:
         state: `skipped` (nobody was there: an offline replay), `waiting`, or `answered`.
         answer: codes of the clinician's answer; `display` says them in words.
+        outdated: an earlier step, of which this one is told, was taken again since; so is its own search, beside which
+            the answer stays.
     """
 
     state: str
     answer: tuple[str, ...] = ()
     display: str = ""
+    outdated: bool = False
 
 
 class RunRecord(_Part):

@@ -22,10 +22,10 @@ from evaluation.record import (
 from search.actions import ActionKind
 from search.desk import VALUE
 from search.problem import Models, SearchProblem
-from search.prompts import TEMPLATE_HASH, vignette
 from search.settings import SearchSettings
 from search.strategies import settings_of
 from search.trajectory import Candidate, SearchResult, Status, Trajectory, Turn
+from search.wording import ENGLISH, template_hash, wording
 from search.world_model import WORLD_MODEL
 
 OPENING = "opening"
@@ -196,7 +196,7 @@ def _of_problem(problem: SearchProblem) -> dict[str, Any]:
         "clock": problem.chart.clock,
         "clock_text": problem.clock_text,
         "question": problem.question,
-        "vignette": vignette(problem.chart),
+        "vignette": wording(problem.language).vignette(problem.chart),
         "opening": tuple(_opened(problem.chart.request(item), item.display) for item in problem.opening),
         "vocabulary": problem.vocabulary.name,
     }
@@ -216,7 +216,7 @@ def _identities(models: Models, settings: SearchSettings | None) -> dict[str, di
 
 
 def _hashes(case: Case, problem: SearchProblem | None, given: Mapping[str, str]) -> dict[str, str]:
-    found = {"case": case.content_hash, "prompts": TEMPLATE_HASH}
+    found = {"case": case.content_hash, "prompts": template_hash(ENGLISH if problem is None else problem.language)}
     if problem is not None:
         found["catalogue"] = problem.chart.catalogue.sha256
         found["vocabulary"] = problem.vocabulary.sha256

@@ -57,7 +57,7 @@ def record_rows(store: RunStore, run: Run) -> Iterator[dict[str, Any]]:
             "occurrence": record.occurrence,
             "status": record.status,
             "reason": record.reason,
-            "review": record.review.model_dump() if record.review else None,
+            "review": record.review.model_dump(exclude={"outdated"}) if record.review else None,
             "chosen": list(record.chosen),
             "draws": record.draws,
             "unparseable": record.unparseable,

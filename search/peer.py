@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clinical_data.vocabulary import Vocabulary
-from search import answers, prompts
+from search import answers
 from search.actions import ActionKind
 from search.desk import PEER, Part, samples_of, together
 from search.models.language_model import Segment
@@ -93,7 +93,7 @@ def verify(
     if not keys or not at:
         return Verification(None)
     maker = replace(generator, role=PEER)
-    cue = Segment(prompts.PEER_CUE)
+    cue = Segment(generator.words.PEER_CUE)
     prefixes = [tuple(redacted(t, keys, vocabulary) for t in trajectory.turns[:k]) for k in at]
     if other_model:
         prefixes = [tuple(map(in_words, turns)) for turns in prefixes]

@@ -26,6 +26,7 @@ class SearchProblem:
         most: most answers of a set.
         clock_text: the clock in words ("6 hours after unit admission").
         earlier: conclusions of earlier steps, in words (predicted, recorded or none).
+        language: in which the model is asked (`search.wording`).
     """
 
     case_id: str
@@ -41,6 +42,7 @@ class SearchProblem:
     occurrence: int = 1
     form: str = "one"
     most: int = 1
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)

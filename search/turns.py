@@ -29,6 +29,7 @@ from search.problem import SearchProblem
 from search.seeds import derive_random, derive_seed
 from search.settings import SearchSettings
 from search.trajectory import Conclusion, Turn
+from search.wording import Wording, wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,18 @@ class TurnMaker:
     def begin(cls, problem: SearchProblem, settings: SearchSettings, seed: int) -> TurnMaker:
         """Returns the generator's maker for a problem; its seed derives from the run's, the case and the step."""
         own_seed = derive_seed(seed, problem.case_id, problem.step, problem.occurrence)
-        return cls(problem, settings, prompts.opening(problem, settings), own_seed)
+        return cls(problem, settings, wording(problem.language).opening(problem, settings), own_seed)
+
+    @property
+    def words(self) -> Wording:
+        """The words in which this problem is put."""
+        return wording(self.problem.language)
 
     def prepare(self, roles: Sequence[str]) -> Part[None]:
         """Asks each role for the likelihood of the answers without a case, where votes are exact and calibrated."""
         if self.settings.calibration == "none" or not votes.is_exact(self.problem, self.settings):
             return
-        prompt = prompts.without_case(self.opening, prompts.answer_cue(self.problem))
+        prompt = self.words.without_case(self.opening, prompts.answer_cue(self.problem))
         request = ScoreRequest(prompt, self.problem.vocabulary.choices)
         replies = yield [Ask(role, "prior", request) for role in roles]
         for role, reply in zip(roles, replies, strict=True):
@@ -121,13 +127,13 @@ class TurnMaker:
 
     def write(self, kind: ActionKind, spot: Spot, count: int, cue_text: str = "") -> Part[list[Turn]]:
         """Samples `count` thoughts or rephrasings."""
-        cue = Segment(cue_text or prompts.CUES[kind])
+        cue = Segment(cue_text or self.words.CUES[kind])
         replies = yield [self.ask(kind.value, (*spot.prompt, cue), spot.label, kind.value, i) for i in range(count)]
         return [_written(kind, (cue,), g) for g in samples_of(replies)]
 
     def question(self, spot: Spot) -> Part[list[Turn]]:
         """Samples sub-questions, and for each a reply by majority (ASK)."""
-        cue, reply_cue = Segment(prompts.CUES[ActionKind.ASK]), Segment(prompts.REPLY_CUE)
+        cue, reply_cue = Segment(self.words.CUES[ActionKind.ASK]), Segment(self.words.REPLY_CUE)
         drawn = yield [self.ask("ask", (*spot.prompt, cue), spot.label, "ask", i) for i in range(self.settings.ask)]
         written = samples_of(drawn)
         questions = _distinct(written) if self.settings.merge == "equal" else written
@@ -138,7 +144,7 @@ class TurnMaker:
 
     def reask(self, spot: Spot) -> Part[list[Turn]]:
         """Answers the last sub-question again (REASK)."""
-        cue = Segment(prompts.REASK_CUE)
+        cue = Segment(self.words.REASK_CUE)
         (drawn,) = yield from self._replies(spot, [(cue,)], "reask")
         return [_voted(ActionKind.REASK, (cue,), drawn)]
 
@@ -171,7 +177,7 @@ class TurnMaker:
 
     def score_items(self, spot: Spot, items: Sequence[CatalogueItem]) -> Part[ChoiceScores]:
         """Returns the likelihood of each item after the request cue."""
-        prompt = (*spot.prompt, Segment(prompts.CUES[ActionKind.REQUEST]))
+        prompt = (*spot.prompt, Segment(self.words.CUES[ActionKind.REQUEST]))
         choices = tuple(f" {item.display}" for item in items)
         (reply,) = yield [Ask(self.role, "request", ScoreRequest(prompt, choices))]
         return scores_of(reply)
@@ -180,7 +186,7 @@ class TurnMaker:
         """Returns the turn that opens the chart for an item; `logprob` and `tokens` are those of its name."""
         answer = self.problem.chart.request(item)
         action = Action(ActionKind.REQUEST, item.item_id)
-        segments = prompts.request_segments(item.display, answer, self.settings)
+        segments = self.words.request_segments(item.display, answer, self.settings)
         return Turn(action, item.display, segments, answer, logprob=logprob, tokens=tokens)
 
     def vote(self, spot: Spot) -> Part[votes.Outcome]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from search import prompts
 from search.actions import Action, ActionKind
 from search.answers import softmax
 from search.desk import Ask, Part, samples_of, scores_of
@@ -16,9 +15,9 @@ from search.models.language_model import ScoreRequest, Segment
 from search.settings import SearchSettings
 from search.trajectory import Turn
 from search.turns import Spot, TurnMaker, agreement, majority
+from search.wording import YES_NO
 
 WORLD_MODEL = "world_model"  # the role; the generator's weights, under seeds of its own
-YES_NO = (" Yes", " No")
 
 
 def imagine(maker: TurnMaker, spot: Spot) -> Part[list[Turn]]:
@@ -34,8 +33,8 @@ def imagine(maker: TurnMaker, spot: Spot) -> Part[list[Turn]]:
     Source: RAP, section 3.1; search.md, "Chart access".
     """
     wanted = yield from maker.choose_items(spot)
-    cue = Segment(prompts.CUES[ActionKind.REQUEST])
-    stems = [(cue, Segment(f" {w.item.display}"), Segment(prompts.RESULT_CUE)) for w in wanted]
+    cue = Segment(maker.words.CUES[ActionKind.REQUEST])
+    stems = [(cue, Segment(f" {w.item.display}"), Segment(maker.words.RESULT_CUE)) for w in wanted]
     count = maker.settings.imagine
     dreamer = replace(maker, role=WORLD_MODEL)
     drawn = yield [
@@ -72,9 +71,10 @@ def evaluated(maker: TurnMaker, spot: Spot, turns: Sequence[Turn]) -> Part[list[
     """
     if not judges_itself(maker.settings) or not turns:
         return list(turns)
-    cue = Segment(prompts.EVALUATION_CUE)
+    cue = Segment(maker.words.EVALUATION_CUE)
+    yes_no = YES_NO[maker.problem.language]
     replies = yield [
-        Ask(maker.role, "evaluate", ScoreRequest((*spot.prompt, *turn.segments, cue), YES_NO)) for turn in turns
+        Ask(maker.role, "evaluate", ScoreRequest((*spot.prompt, *turn.segments, cue), yes_no)) for turn in turns
     ]
     shares = [softmax(scores_of(reply).logprobs)[0] for reply in replies]
     return [replace(turn, evaluation=share) for turn, share in zip(turns, shares, strict=True)]

@@ -24,6 +24,7 @@ from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from evaluation.judging import judge_of
 from evaluation.matching import match, truth_rows
+from evaluation.record import ReviewRecord
 from evaluation.store.generations import GenerationStore
 from evaluation.store.run_store import Key, Run, RunStore
 from search.answers import set_key
@@ -37,6 +38,7 @@ from workflow.case_failure import fail_open_steps
 from workflow.config import PreparedRun, prepare
 from workflow.graph import CaseContext, Reviewed, compile_pathway, open_checkpoints, run_case
 from workflow.oracle import Oracle
+from workflow.pathway_model import Step
 from workflow.reviewing import ANSWERED, AWAITED, conclusion_of, reviews_of
 from workflow.route import passed_by, was_passed_by
 from workflow.run_records import numbered, record_of
@@ -243,14 +245,18 @@ class CaseWorker:
     def _drop_later(self, visit: _Visit) -> None:
         """Removes what follows a failed step that is taken again, where it would have been told what that concludes.
 
-        Before the search, so that a kill leaves nothing that read the failure. What a clinician answered stays.
+        Before the search, so that a kill leaves nothing that read the failure. What a clinician answered stays; the
+        search beside it is marked, to be taken again when the case comes to it.
         """
         if not self._replace or self._prepared.predecessors != "predicted":
             return
         (case_id,) = {case_id for case_id, _, _ in visit.seen}
         reviews = reviews_of(self._store, self._run, self._prepared, case_id)
-        answered = {key for key, review in reviews.items() if review.state == ANSWERED}
-        later = [key for key in visit.stored if key not in visit.seen | answered]
+        answered = {
+            key: review for key, review in reviews.items() if review.state == ANSWERED and key not in visit.seen
+        }
+        self._store.answer(self._run.run_id, {k: r.model_copy(update={"outdated": True}) for k, r in answered.items()})
+        later = [key for key in visit.stored if key not in visit.seen and key not in answered]
         self._store.drop(self._run.run_id, later)
         for key in later:
             del visit.stored[key]
@@ -301,6 +307,9 @@ class CaseWorker:
         vocabulary = outcome.plan.vocabularies.get(case.source)
         marks = {} if vocabulary is None else match(record, truth, vocabulary)
         result = outcome.result
+        answered = self._answered(case.case_id, step, outcome.occurrence)
+        if answered is not None:
+            record = record.model_copy(update={"review": answered})
         changes = [m.take() for m in models.distinct if isinstance(m, CachedModel)]
         self._store.put(
             self._run.run_id,
@@ -309,8 +318,16 @@ class CaseWorker:
             marks,
             calls=result.calls if result is not None else [],
             changes=changes if result is not None else [],  # a failed step leaves no generations
-            replace=self._replace,
+            replace=self._replace or answered is not None,
         )
+
+    def _answered(self, case_id: str, step: Step, occurrence: int) -> ReviewRecord | None:
+        """Returns what a clinician answered at a stored step, to be kept beside a search that is taken again."""
+        if not step.review:
+            return None
+        review = self._store.reviewed(self._run.run_id, [step.name], case_id).get((case_id, step.name, occurrence))
+        answered = review is not None and review.state == ANSWERED
+        return review.model_copy(update={"outdated": False}) if review is not None and answered else None
 
     def _tell(self, case_id: str, rollouts: int) -> None:
         self._rollouts[case_id] = rollouts
@@ -325,6 +342,8 @@ class CaseWorker:
         record = self._store.record(self._run.run_id, *key).record
         if self._replace and was_passed_by(record.reason):
             return None  # a step before it was taken again, and now the pathway leads here
+        if record.review is not None and record.review.outdated:
+            return None
         answer = record.ranked[: len(record.chosen) or 1]
         if not answer:
             return no_answer(status)

@@ -14,10 +14,10 @@ from clinical_data.clocks import STEPS
 from clinical_data.errors import BadInputError, UsageError
 from clinical_data.splits import SCHEMES, SPLITS, TRAIN
 from search.models.registry import check_options
-from search.prompts import TEMPLATE_HASH
 from search.settings import SearchSettings
 from search.strategies import STRATEGIES, check_strategy, settings_of
 from search.value import GROUND_TRUTH, value_model
+from search.wording import template_hash
 from workflow.options import AT_ONCE, search_settings
 from workflow.options import ReplayOptions as ReplayOptions
 from workflow.options import read_options as read_options
@@ -151,7 +151,7 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
     return PreparedRun(
         pathway=pathway,
         pathway_sha256=loaded.sha256,
-        plans={name: plan_step(pathway.step(name), catalogue, settings) for name in config["steps"]},
+        plans={name: plan_step(pathway.step(name), catalogue, settings, pathway.language) for name in config["steps"]},
         split=config["split"],
         split_scheme=config["split_scheme"],
         limit=config["limit"],
@@ -233,7 +233,7 @@ def check_names(pathway: Pathway) -> None:
 
 def _hashes(pathway: Pathway) -> dict[str, str]:
     catalogue = load_catalogue(pathway.catalogue)
-    found = {"prompts": TEMPLATE_HASH, f"catalogue {catalogue.name}": catalogue.sha256}
+    found = {"prompts": template_hash(pathway.language), f"catalogue {catalogue.name}": catalogue.sha256}
     for step in pathway.steps:
         for vocabulary in plan_step(step, catalogue, SearchSettings()).vocabularies.values():
             found[f"vocabulary {vocabulary.name}"] = vocabulary.sha256

@@ -35,7 +35,9 @@ from clinical_data.clocks import labels_hold
 from clinical_data.errors import StorageError
 from clinical_data.store.engine import storage_errors
 from search.problem import Models
+from search.trajectory import Status
 from search.value import Judge
+from search.wording import ABSTAINED
 from workflow import pathway_model
 from workflow.pathway_model import HUMAN, Pathway, Step
 from workflow.route import Stand, enters, next_place
@@ -253,9 +255,14 @@ def _earlier(step: Step, occurrence: int, state: CaseState, context: CaseContext
             for k, conclusion in enumerate(state["history"].get(other.name, []), start=1)
             if (minute := clock_of(context.case, other, k)) is not None and minute <= clock
         ]
-        if drawn and drawn[-1]["display"]:
-            found.append(f"{other.title}: {drawn[-1]['display']}")
+        if drawn and (words := _told(drawn[-1], pathway.language)):
+            found.append(f"{other.title}: {words}")
     return tuple(found)
+
+
+def _told(conclusion: StepConclusion, language: str) -> str:
+    """Returns what a later step is told of a conclusion: an answer that was not given is none, whichever led."""
+    return ABSTAINED[language] if conclusion["status"] == Status.ABSTAIN else conclusion["display"]
 
 
 def _node_of(place: str) -> str:

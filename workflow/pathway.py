@@ -8,6 +8,7 @@ know the truth.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def parse_pathway(text: str, *, file: str = "pathway") -> LoadedPathway:
         raise BadInputError(f"invalid YAML: {error}", file=file) from error
     except RecursionError as error:
         raise BadInputError("nested too deeply", file=file) from error
+    for key, field in _repeated(root):
+        raise BadInputError("this key stands there twice", file=file, line=key.start_mark.line + 1, field=field)
     try:
         pathway = Pathway.model_validate(data)
     except ValidationError as error:
@@ -103,6 +106,29 @@ def parse_pathway(text: str, *, file: str = "pathway") -> LoadedPathway:
     for place, message in troubles(pathway):
         raise _bad(file, root, place, message)
     return LoadedPathway(pathway=pathway, text=text, sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _repeated(root: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
+    """Yields each key that stands twice in a mapping, of which YAML takes the last, and the field it is."""
+    waiting: list[tuple[yaml.Node | None, str]] = [(root, "")]
+    met = set()  # what an alias names is one node
+    while waiting:
+        node, place = waiting.pop()
+        if id(node) in met:
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(inner, f"{place}[{i}]") for i, inner in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            known = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # no pathway has such a key; the model refuses it
+                field = f"{place}.{key.value}".lstrip(".")
+                if (key.tag, key.value) in known:
+                    yield key, field
+                known.add((key.tag, key.value))
+                waiting.append((value, field))
 
 
 def _bad(file: str, root: yaml.Node | None, place: tuple[str | int, ...], message: str) -> BadInputError:

@@ -155,11 +155,16 @@ class Edge(_Part):
 
 
 class Pathway(_Part):
-    """Ordered steps and the edges between them. Without edges, each step leads to the next."""
+    """Ordered steps and the edges between them. Without edges, each step leads to the next.
+
+    Attributes:
+        language: in which the model is asked (`search.wording`); questions, cues and titles are the pathway's own.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     version: str
     title: str
+    language: Literal["en", "zh"] = "en"
     catalogue: str = "v1"
     steps: tuple[Step, ...] = Field(min_length=1)
     edges: tuple[Edge, ...] = ()

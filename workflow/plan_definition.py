@@ -25,12 +25,12 @@ from typing import Any
 from urllib.parse import quote
 
 from clinical_data.fhir_check import check_resource
+from clinical_data.fhir_names import CANONICAL, CODE_SYSTEM, plan_url
 from workflow.pathway import Pathway
 
-CANONICAL = "https://wardstar.example/fhir"  # a name, not an address: `.example` belongs to nobody
 RESOURCE = "PlanDefinition"
 EXTENSION = f"{CANONICAL}/StructureDefinition/pathway"
-SYSTEM = f"{CANONICAL}/CodeSystem"
+SYSTEM = CODE_SYSTEM
 VALUE_SET = f"{CANONICAL}/ValueSet/"
 CATALOGUE = f"{CANONICAL}/catalogue/"
 LANGUAGE = "text/x-wardstar-predicate"
@@ -55,7 +55,7 @@ def to_plan_definition(pathway: Pathway) -> Json:
     steps, edges = rest.pop("steps"), rest.pop("edges", [])
     plan: Json = {
         "resourceType": RESOURCE,
-        "url": f"{CANONICAL}/{RESOURCE}/{name}",
+        "url": plan_url(name),
         "identifier": [{"system": f"{SYSTEM}/pathway", "value": name}],
         "name": "".join(word.capitalize() for word in re.split("[-_]+", name)),
     }

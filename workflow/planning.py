@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from clinical_data.case import Case
 from clinical_data.clocks import labels_hold
+from clinical_data.errors import StorageError
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from evaluation.judging import judge_of
@@ -22,11 +23,12 @@ from workflow.options import ReplayOptions
 from workflow.pathway_model import HUMAN, Pathway
 from workflow.reviewing import reviews_of, status_in
 from workflow.route import PASSED_BY, passed_by, reached
-from workflow.runner import case_ids_of
-from workflow.step import StepPlan, why_not
+from workflow.runner import cases_of
+from workflow.step import StepPlan, reason_of, why_not
 from workflow.ways import Passage, Ways, ways_of
 
 NO_LABEL = "no recorded label to value answers by"
+DAMAGED = "the case cannot be read: failed"
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Counted:
         run: the stored run that it would go on with; None for a new one.
         cases: cases of the run.
         again: a loop of the pathway may take steps again.
+        damaged: case id -> why it cannot be read, without a value of the record; a replay records its steps as failed.
     """
 
     prepared: PreparedRun
@@ -64,6 +67,7 @@ class Counted:
     cases: int
     steps: dict[str, StepCount]
     again: bool
+    damaged: dict[str, str]
 
 
 def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch: Watch = unwatched) -> Counted:
@@ -82,9 +86,9 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
     """
     config = make_config(options)
     prepared = prepare(config)
-    ids = case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit, options.cases)
     store = RunStore(engine)
     run = next((r for r in store.runs() if r.name == run_name and not differing_keys(r.config, config)), None)
+    ids = cases_of(engine, prepared, run, options.cases)
     done = {} if run is None else store.done(run.run_id)
     reviews = {} if run is None else reviews_of(store, run, prepared)
     stored: dict[str, dict[tuple[str, int], str]] = {}
@@ -95,16 +99,30 @@ def count_run(engine: Engine, options: ReplayOptions, run_name: str = "", watch:
     steps = {name: StepCount() for name in prepared.plans}
     walker = _Walker(prepared.pathway, prepared.plans)
     loops = False
-    for number, case in enumerate(CaseReader(engine).without_findings(ids), 1):
+    damaged: dict[str, str] = {}
+
+    def note_damage(case_id: str, error: Exception) -> None:
+        damaged[case_id] = reason_of(error)
+
+    for number, case in enumerate(CaseReader(engine).without_findings(ids, note_damage), 1):
         known = stored.get(case.case_id, {})
-        reasons = _reasons(case, prepared.plans)
-        reasons |= _without_label(case, truth, prepared.plans, reasons)
-        ways = walker.ways(case, reasons, known)
+        try:
+            reasons = _reasons(case, prepared.plans)
+            reasons |= _without_label(case, truth, prepared.plans, reasons)
+            ways = walker.ways(case, reasons, known)
+        except StorageError:
+            raise
+        except Exception as error:  # as `replay`: one bad case stops nothing
+            note_damage(case.case_id, error)
+            continue
         loops = loops or any(occurrence > 1 for _, occurrence in ways.some)
         for name, count in steps.items():
             _count(count, name, ways, reasons, known, prepared.pathway)
         watch("counting", number, len(ids))
-    return Counted(prepared, run, len(ids), steps, loops)
+    if damaged:
+        for count in steps.values():
+            count.not_applicable[DAMAGED] = len(damaged)
+    return Counted(prepared, run, len(ids), steps, loops, damaged)
 
 
 def _count(

@@ -19,6 +19,7 @@ from evaluation.record import ReviewRecord, RunRecord
 from evaluation.step_rules import step_rules
 from evaluation.store.run_store import Key, Run, RunStore
 from search.answers import key_of_text, set_key
+from search.trajectory import Status
 from workflow.config import PreparedRun
 from workflow.state import CLINICIAN, StepConclusion
 from workflow.step import StepPlan
@@ -42,10 +43,13 @@ def reviews_of(store: RunStore, run: Run, prepared: PreparedRun, case_id: str | 
 
 
 def status_in(key: Key, done: Mapping[Key, str], reviews: Mapping[Key, ReviewRecord]) -> str | None:
-    """Returns the status of a case-step as conditions see it: a clinician's answer stands for the search's own."""
-    review = reviews.get(key)
+    """Returns the status of a case-step as conditions see it: a clinician's answer stands for the search's own.
+
+    Not where the search, taken again beside an answer, failed: a step that failed asks nobody.
+    """
+    review, status = reviews.get(key), done.get(key)
     answered = review is not None and review.state == ANSWERED
-    return CLINICIAN if answered and key in done else done.get(key)
+    return CLINICIAN if answered and status not in (None, Status.FAILED) else status
 
 
 def waiting(reviews: dict[Key, ReviewRecord]) -> list[Key]:

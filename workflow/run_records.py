@@ -9,6 +9,7 @@ from evaluation import recording
 from evaluation.record import ReviewRecord, RunRecord
 from evaluation.store.run_store import Run
 from search.problem import Models
+from search.wording import template_hash
 from workflow.config import PreparedRun
 from workflow.reviewing import AWAITED, SKIPPED
 from workflow.step import StepOutcome, StepPlan, clock_of
@@ -78,6 +79,7 @@ def _how(run: Run, prepared: PreparedRun, case: Case, plan: StepPlan, models: Mo
         "hashes": {
             "configuration": run.config_hash,
             "pathway": prepared.pathway_sha256,
+            "prompts": template_hash(plan.language),
             "catalogue": plan.catalogue.sha256,
         },
     }

@@ -116,15 +116,17 @@ def replay(
     prepared = prepare(config)
     _check_workers(workers, cluster, prepared)
     with existing_database(url) as engine:
-        case_ids = _cases_of(engine, prepared, options.cases)
         store = RunStore(engine)
-        fresh = name not in {r.name for r in store.runs()}
-        run = store.begin(name, prepared.pathway.name, config, versions())
+        begun = next((r for r in store.runs() if r.name == name), None)
+        case_ids = cases_of(engine, prepared, begun, options.cases)
+        kept = None if prepared.limit is None else case_ids
+        run = store.begin(name, prepared.pathway.name, config, versions(), kept)
+        case_ids = list(run.cases or case_ids)  # another session may have begun it just now
         job = Job(url, name, retry_failed=False, cache=cache)
         try:
             return _go(engine, run, prepared, job, case_ids, Team(workers, cluster), listener or Listener())
         except UsageError:
-            if fresh and not store.done(run.run_id):  # a mistyped model must not occupy the name
+            if begun is None and not store.done(run.run_id):  # a mistyped model must not occupy the name
                 store.delete(name)
             raise
 
@@ -159,7 +161,7 @@ def resume(
         _check_workers(workers, cluster, prepared)
         if answers is not None:
             logger.info("%d answers of clinicians", take_answers(RunStore(engine), run, prepared, answers))
-        case_ids = _cases_of(engine, prepared)
+        case_ids = cases_of(engine, prepared, run)
         job = Job(url, name, retry_failed, cache)
         return _go(engine, run, prepared, job, case_ids, Team(workers, cluster), listener or Listener())
 
@@ -208,7 +210,14 @@ def case_ids_of(
     return ids
 
 
-def _cases_of(engine: Engine, prepared: PreparedRun, listed: str | None = None) -> list[str]:
+def cases_of(engine: Engine, prepared: PreparedRun, run: Run | None, listed: str | None = None) -> list[str]:
+    """Returns the ids of the cases of a run, in order; of a limited one those that it began with, whatever came since.
+
+    Raises:
+        UsageError: as `case_ids_of`.
+    """
+    if run is not None and run.cases is not None:
+        return list(run.cases)
     return case_ids_of(engine, prepared.split, prepared.split_scheme, prepared.cases, prepared.limit, listed)
 
 
@@ -263,8 +272,10 @@ def _unfinished(
     stuck = {case_id for case_id, _, _ in waiting(reviews)} if not retry_failed else set()
     pathway = prepared.pathway
 
+    outdated = {case_id for (case_id, _, _), review in reviews.items() if review.outdated}
+
     def is_left(case_id: str) -> bool:
-        if any((case_id, step, 1) not in done for step in prepared.plans):
+        if case_id in outdated or any((case_id, step, 1) not in done for step in prepared.plans):
             return True
         if not pathway.loops:
             return False

@@ -18,6 +18,7 @@ from search.settings import SearchSettings
 from search.strategies import run_search
 from search.trajectory import SearchResult
 from search.value import GROUND_TRUTH, Judge
+from search.wording import ENGLISH
 from workflow.pathway_model import Step
 from workflow.state import StepConclusion, no_answer
 
@@ -33,6 +34,7 @@ class StepPlan:
         items: items that may be requested; those of the opening are answered already and left out.
         vocabularies: source name -> closed list of answers.
         settings: the run's settings with the step's own on top; a free answer is voted on by free text.
+        language: of the pathway, in which the model is asked.
     """
 
     step: Step
@@ -41,6 +43,7 @@ class StepPlan:
     items: tuple[CatalogueItem, ...]
     vocabularies: dict[str, Vocabulary]
     settings: SearchSettings
+    language: str = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class StepOutcome:
         }
 
 
-def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> StepPlan:
+def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings, language: str = ENGLISH) -> StepPlan:
     """Returns the plan of a step, with everything that it names looked up.
 
     Raises:
@@ -92,7 +95,8 @@ def plan_step(step: Step, catalogue: Catalogue, settings: SearchSettings) -> Ste
     items = catalogue.offered(step.items, step.opening)
     vocabularies = {source: load_vocabulary(name) for source, name in step.answer.vocabulary.items()}
     vote = {"vote": "free"} if step.answer.form == "free" else {}
-    return StepPlan(step, catalogue, opening, items, vocabularies, settings.with_options(**{**step.search, **vote}))
+    own = settings.with_options(**{**step.search, **vote})
+    return StepPlan(step, catalogue, opening, items, vocabularies, own, language)
 
 
 def clock_of(case: Case, step: Step, occurrence: int = 1) -> int | None:
@@ -138,6 +142,7 @@ def problem_of(
         occurrence=occurrence,
         form="set" if plan.step.answer.form == "set" else "one",
         most=plan.step.answer.most or 1,
+        language=plan.language,
     )
 
 

@@ -21,6 +21,13 @@ what it costs, and by which codes each source records it. Items that a source ha
         matches:
           fhir: [{kinds: [medication_home]}]
 
+A catalogue in another language names the one that it translates, and says what it calls each of its items; the names
+of the other still lead to them:
+
+    version: 1
+    translates: v1
+    display: {basic_metabolic_panel: 生化全套, ...}
+
 A matcher names a `system` (left out: any system), and within it `codes`, one `prefix` or several `prefixes`, or `words`
 of the code or its text (a finding that any of them covers is taken; with none of them every code is), `unless` words
 that speak against it, and optionally the `kinds` of finding it takes. Lists may be nested, so that an anchor can stand
@@ -32,7 +39,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -237,12 +244,14 @@ def _bundled(name: str) -> Catalogue:
 
 def _read(path: Path, name: str) -> Catalogue:
     if not path.is_file():
-        raise UsageError(f"no catalogue named {name}", hint="name a bundled catalogue (v1) or a YAML file")
+        raise UsageError(f"no catalogue named {name}", hint="name a bundled catalogue (v1, v1-zh) or a YAML file")
     raw = path.read_bytes()
     digest = hashlib.sha256(raw)
     part = path
     try:
         data = yaml.load(raw, _LOADER)
+        if "translates" in data:
+            return _translated(path, data, digest.hexdigest())
         entries = list(data.get("items", ()))
         for part_name in data.get("parts", ()):
             part = path.parent / part_name
@@ -260,6 +269,20 @@ def _read(path: Path, name: str) -> Catalogue:
     if shared := _shared_name(items):
         raise BadInputError(f"two items are called {shared!r}", file=path, field="synonyms")
     return Catalogue(path.stem, version, items, digest.hexdigest())
+
+
+def _translated(path: Path, data: dict[str, Any], sha256: str) -> Catalogue:
+    """Returns the catalogue that a file translates, under the file's names; its hash is of both."""
+    base, display = load_catalogue(data["translates"]), dict(data["display"])
+    known = {i.item_id for i in base.items}
+    for what, ids in (("no name for", known - set(display)), ("no such item:", set(display) - known)):
+        if ids:
+            raise BadInputError(f"{what} {min(ids)}", file=path, field="display")
+    items = tuple(replace(i, display=str(display[i.item_id]), synonyms=(i.display, *i.synonyms)) for i in base.items)
+    if shared := _shared_name(items):
+        raise BadInputError(f"two items are called {shared!r}", file=path, field="display")
+    digest = hashlib.sha256(f"{sha256} {base.sha256}".encode())
+    return Catalogue(path.stem, str(data["version"]), items, digest.hexdigest())
 
 
 def _shared_name(items: tuple[CatalogueItem, ...]) -> str | None:

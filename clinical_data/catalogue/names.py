@@ -31,6 +31,7 @@ _SAME = {
     "prior": "earlier", "previous": "earlier", "vitamine": "vitamin", "radiography": "radiograph",
     "xr": "xray", "gase": "gas",
 }  # fmt: skip
+_HAN = "\u4e00-\u9fff"  # Chinese is written without spaces: what stands together is one word
 _BRITISH = (
     ("haem", "hem"), ("aemia", "emia"), ("oedema", "edema"), ("oesoph", "esoph"), ("tumour", "tumor"),
     ("leuco", "leuko"), ("sulph", "sulf"), ("faec", "fec"), ("anaes", "anes"), ("gynae", "gyne"), ("rrhoea", "rrhea"),
@@ -41,9 +42,9 @@ _BRITISH = (
 @lru_cache(maxsize=65536)
 def name_key(text: str) -> frozenset[str]:
     """Returns the words of a name by which it is compared; empty for a text without any."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text).lower() if c.isascii() or _is_han(c))
     plain = re.sub(r"\bx[\s_-]*rays?\b", "xray", plain)
-    words = [_word(word) for word in re.findall(r"[a-z0-9]+", plain)]
+    words = [_word(word) for word in re.findall(rf"[a-z0-9]+|[{_HAN}]+", plain)]
     return frozenset(w for w in words if w not in _FILLERS) or frozenset(words)
 
 
@@ -57,6 +58,10 @@ def says(text: str, phrase: tuple[str, ...]) -> bool:
     """Says whether a source's own name holds every word of a phrase; a word that ends in `*` may go on."""
     words = words_of(text)
     return all(any(w.startswith(part[:-1]) for w in words) if part.endswith("*") else part in words for part in phrase)
+
+
+def _is_han(character: str) -> bool:
+    return "\u4e00" <= character <= "\u9fff"
 
 
 def _word(word: str) -> str:

@@ -13,6 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from clinical_data.case import Coding
+from clinical_data.fhir_names import is_replay
 from clinical_data.sources import Quarantined
 from clinical_data.sources.fhir_codes import ICD10CM, MIMIC_FORMULARY
 from clinical_data.sources.fhir_files import Piece, parse
@@ -207,6 +208,8 @@ def _stage(found: Reduced, kind: str, data: Json, full_url: str) -> None:
     if model is None:
         raise Unusable(other_version(kind, data, valid=False) or "resourceType: unknown")
     found.read[kind] += 1
+    if is_replay(data):
+        raise Unused("made by a replay, no record of the patient")
     if kind not in USED_TYPES:
         raise Unused("type of no use")
     validate(model, data)

@@ -87,8 +87,12 @@ class CaseReader:
             rows = connection.execute(facts).all()
         return replace(bare, findings=tuple(_finding(r) for r in rows))
 
-    def without_findings(self, ids: Sequence[str]) -> Iterator[Case]:
+    def without_findings(self, ids: Sequence[str], damaged: Callable[[str, Exception], None]) -> Iterator[Case]:
         """Yields the cases of these ids, in their order, without their findings: fast, for counting.
+
+        Args:
+            ids: the cases.
+            damaged: called with id and error of a case that cannot be read; the others follow.
 
         Raises:
             UsageError: no such case.
@@ -101,7 +105,12 @@ class CaseReader:
             for case_id in some:
                 if case_id not in rows:
                     raise UsageError(f"no case {case_id}", hint="`wardstar cases` lists them")
-                yield _bare(rows[case_id])
+                try:
+                    case = _bare(rows[case_id])
+                except Exception as error:  # what a damaged row raises is anyone's guess
+                    damaged(case_id, error)
+                    continue
+                yield case
 
     def ids_of(self, case_id: str) -> tuple[str, str, str]:
         """Returns source, source id and patient id of a case whatever else its row holds; empty where there is none."""

@@ -193,11 +193,12 @@ def _rounds(store: RunStore, run: Run) -> list[tuple[str, str]]:
 
 
 def _people(engine: Engine, ids: set[str]) -> dict[str, Person]:
+    """Returns who was treated; a case that cannot be read (its record can) is in no subgroup."""
     reader = CaseReader(engine)
     known = sorted(ids & set(reader.case_ids()))
     return {
         c.case_id: Person(c.age, c.patient.sex, c.source, c.attributes.get("hospital_id", ""))
-        for c in reader.without_findings(known)
+        for c in reader.without_findings(known, lambda case_id, error: None)
     }
 
 

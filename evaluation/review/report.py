@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from clinical_data.case import Case
 from clinical_data.errors import StorageError, UsageError, WardstarError
 from clinical_data.store.case_reader import CaseReader
-from evaluation.review import case_page, page_data, pdf, set_compare, tree_page, tree_svg
+from evaluation.review import case_page, fhir_export, page_data, pdf, set_compare, tree_page, tree_svg
 from evaluation.review.afterwards import CaseOf, Hindsight
 from evaluation.review.cohort import Cohort, gather
 from evaluation.review.index_page import render_index
@@ -44,6 +44,7 @@ def write_report(
     compare: Sequence[str] = (),
     language: str = ENGLISH,
     with_pdf: bool = False,
+    fhir: bool = False,
     watch: Watch = unwatched,
 ) -> Path:
     """Writes the report of a run to a folder and returns the path of its first page.
@@ -60,12 +61,14 @@ def write_report(
         compare: further runs of the pathway to set beside this one on the first page.
         language: of the fixed words: `en` or `zh`.
         with_pdf: write a PDF beside each page.
+        fhir: write a FHIR R4 Bundle per case besides, which never holds any of these.
         watch: told how far it is: what, done, of how many.
 
     Raises:
         UsageError: no such run or language, no library for PDF, a run that cannot be compared with, a blind report that
             is to compare, or one of a run that was steered by recorded labels.
         StorageError: the folder cannot be written.
+        BadInputError: a record holds what FHIR cannot.
     """
     if with_pdf:
         pdf.require()
@@ -90,10 +93,15 @@ def write_report(
                 written.add(Path(path).with_suffix(".pdf").as_posix())
                 watch("writing PDF of cases", number, pages.cases)
         _remove_stale(out, written)
+        bundles = fhir_export.write(out, run, sorted(records, key=_of_case) if fhir else ())
     except OSError as error:
         raise StorageError(f"cannot write the report to {out} ({error.strerror})") from error
-    logger.info("report of run %s: %d pages", run_name, len(written))
+    logger.info("report of run %s: %d pages, %d FHIR bundles", run_name, len(written), len(bundles))
     return out / "index.html"
+
+
+def _of_case(stored: StoredRecord) -> str:
+    return stored.record.case_id
 
 
 def render(

@@ -72,9 +72,10 @@ def run_states(engine: Engine, runs: Sequence[Run] | None = None, *, now: dateti
     for run in RunStore(engine).runs() if runs is None else runs:
         own = sums.get(run.run_id)
         key = (run.config.get("split"), run.config.get("split_scheme", PATIENT_SCHEME), run.config.get("limit"))
-        if "cases" in run.config or key not in sizes:
+        alone = "cases" in run.config or run.cases is not None
+        if alone or key not in sizes:
             sizes[key] = _cases(engine, run)
-        cases = sizes.pop(key) if "cases" in run.config else sizes[key]
+        cases = sizes.pop(key) if alone else sizes[key]
         last = "" if own is None else str(own.last)
         state = _state(run, last, now)
         done = cases if state == FINISHED else _done(engine, run, cases, state)
@@ -118,6 +119,8 @@ def _sums(engine: Engine) -> dict[int, Any]:
 
 
 def _cases(engine: Engine, run: Run) -> int:
+    if run.cases is not None:
+        return len(run.cases)
     config = run.config
     ids = CaseReader(engine).case_ids(split=config.get("split"), scheme=config.get("split_scheme", PATIENT_SCHEME))
     if "cases" in config:

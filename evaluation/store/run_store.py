@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str, int]
 RUNNING = "running"
 _MISSING = object()
+_CASES = "began_with"  # lies beside the configuration in its column, and is none of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Run:
         versions: of the program and its libraries when it began.
         status: `running`, or what `RunStore.finish` was told.
         work: token positions really worked on, over all its sessions; empty until told.
+        cases: ids of the cases that it began with, where its configuration takes only so many of what there was; no
+            part of the configuration, since an import decides it. None where it takes all, and of older runs.
     """
 
     run_id: int
@@ -53,6 +56,7 @@ class Run:
     status: str = RUNNING
     finished: str | None = None
     work: dict[str, Any] = field(default_factory=dict)
+    cases: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,15 @@ class RunStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def begin(self, name: str, pathway: str, config: dict[str, Any], versions: dict[str, Any]) -> Run:
-        """Stores a new run and commits it, or returns the one of that name to go on with.
+    def begin(
+        self,
+        name: str,
+        pathway: str,
+        config: dict[str, Any],
+        versions: dict[str, Any],
+        cases: Sequence[str] | None = None,
+    ) -> Run:
+        """Stores a new run and commits it, or returns the one of that name to go on with, with the cases it began with.
 
         Raises:
             UsageError: a run of that name exists under another configuration; the message names what differs.
@@ -83,7 +94,7 @@ class RunStore:
             "name": name,
             "created": _now(),
             "pathway": pathway,
-            "config_json": canonical_json(config),
+            "config_json": canonical_json(config if cases is None else {**config, _CASES: list(cases)}),
             "config_hash": config_hash(config),
             "versions_json": canonical_json(versions),
             "status": RUNNING,
@@ -352,17 +363,20 @@ def _where(run_id: int, key: Key) -> tuple[Any, ...]:
 
 
 def _run(row: Any) -> Run:
+    config = json.loads(row.config_json)
+    cases = config.pop(_CASES, None)
     return Run(
         run_id=row.run_id,
         name=row.name,
         created=row.created,
         pathway=row.pathway,
-        config=json.loads(row.config_json),
+        config=config,
         config_hash=row.config_hash,
         versions=json.loads(row.versions_json),
         status=row.status,
         finished=row.finished,
         work=json.loads(row.work_json or "{}"),
+        cases=None if cases is None else tuple(cases),
     )
 
 

@@ -30,6 +30,7 @@ from evaluation.supervision.traces import CallBook, opening_of, trace
 from search.desk import GENERATOR
 from search.prompts import TEMPLATE_HASH
 from search.trajectory import Status
+from search.wording import CHINESE, template_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +326,8 @@ def check_alike(runs: Sequence[Run]) -> None:
     for run in runs:
         if not isinstance(run.config.get("hashes"), dict) or not isinstance(run.config.get("pathway"), dict):
             raise UsageError(f"run {run.name} was configured by another version of wardstar", hint="replay it again")
+        if run.config["hashes"].get("prompts") == template_hash(CHINESE):
+            raise UsageError(f"run {run.name}: sets are made of English prompts alone, and its own are Chinese")
         if run.config["hashes"].get("prompts") != TEMPLATE_HASH:
             raise UsageError(
                 f"run {run.name}: its prompts are not those of this version of wardstar",

@@ -2,18 +2,21 @@
 
 import csv
 import gzip
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clinical_data import catalogue as catalogue_module
 from clinical_data.case import Case, Coding, Encounter, Finding, FindingKind, Patient, sort_findings
 from clinical_data.catalogue import LOINC, MIMIC_LABS, Matcher, load_catalogue
 from clinical_data.catalogue.names import name_key
 from clinical_data.chart import AnswerState, open_chart
-from clinical_data.errors import BadInputError, UsageError
+from clinical_data.errors import BadInputError, UsageError, WardstarError
 
 SNOMED = "http://snomed.info/sct"
 MIMIC_ITEMS = "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-d-items"
@@ -429,3 +432,31 @@ def test_in_hospital_treatment_is_offered_only_where_it_is_named():
     assert set(shown).isdisjoint(i.item_id for i in CATALOGUE.offered("all", ()))
     assert [i.item_id for i in CATALOGUE.offered(["treatment"], ())] == shown
     assert [i.item_id for i in CATALOGUE.offered(["lactate", "treatment_so_far"], ["lactate"])] == shown
+
+
+def test_a_translation_has_the_items_of_its_catalogue_under_other_names(tmp_path):
+    english, chinese = load_catalogue("v1"), load_catalogue("v1-zh")
+    assert [replace(i, display="", synonyms=()) for i in chinese.items] == [
+        replace(i, display="", synonyms=()) for i in english.items
+    ]
+    assert all(re.search("[\u4e00-\u9fff]", i.display) for i in chinese.items)
+    assert chinese.sha256 != english.sha256
+    assert chinese.recognise("血常规") == chinese.item("blood_count") == chinese.recognise("blood count")
+    assert chinese.recognise("请查血常规") is None
+    assert english.recognise("血常规") is None
+    text = (Path(catalogue_module.__file__).parent / "v1-zh.yaml").read_text(encoding="utf-8")
+    for number, (old, new, message) in enumerate(
+        [
+            ("  lactate: 血乳酸\n", "", "no name for lactate"),
+            ("  lactate: ", "  lactat: x\n  lactate: ", "no such item: lactat"),
+            ("血乳酸", "血常规", "two items are called"),
+            ("translates: v1", "translates: v9", "no catalogue named v9"),
+            ("display:", "names:", "not a valid catalogue"),
+        ]
+    ):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(WardstarError, match=message):
+            load_catalogue(str(path))
+    path.write_text(text.replace("血乳酸", "乳酸测定"), encoding="utf-8")
+    assert load_catalogue(str(path)).sha256 != chinese.sha256

@@ -151,9 +151,9 @@ def test_cases_are_read_without_findings_in_the_order_that_is_asked_for(store, m
     monkeypatch.setattr("clinical_data.store.case_reader._AT_ONCE", 2)
     store.put_many([labelled(i) for i in range(5)])
     ids = store.case_ids()[::-1]
-    found = list(store.without_findings(ids))
+    found = list(store.without_findings(ids, pytest.fail))
     assert [c.case_id for c in found] == ids
     assert found == [replace(store.get(i), findings=()) for i in ids]
-    assert list(store.without_findings([])) == []
+    assert list(store.without_findings([], pytest.fail)) == []
     with pytest.raises(UsageError, match="no case fhir-none"):
-        list(store.without_findings([ids[0], "fhir-none"]))
+        list(store.without_findings([ids[0], "fhir-none"], pytest.fail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -71,6 +72,36 @@ def test_a_damaged_case_fails_alone_and_is_taken_again(
     mend(url)
     assert sum(resume(url, "one", retry_failed=True).statuses.values()) == len(failed)
     assert stored(url, "one") == stored(url, "whole")
+
+
+@pytest.mark.parametrize("damage", ["encounters", "an encounter's field", "anchors"])
+def test_a_plan_counts_and_names_a_damaged_case_and_goes_on(
+    fill: Callable[..., str], run: Callable[..., tuple[int, str, str]], options: ReplayOptions, damage: str
+) -> None:
+    url = fill(3)
+    execute(url, BREAK[damage])
+    words = ("--db", url, "--pathway", options.pathway, "--generator", "random:7", "--rollouts", "2")
+    plan = json.loads(run("plan", *words, "--json")[1])
+    assert list(plan["damaged"]) == [BAD]
+    assert " at " in plan["damaged"][BAD]
+    for count in plan["steps"].values():
+        assert (count["applicable"], count["not_applicable"]) == (2, {"the case cannot be read: failed": 1})
+    code, _, error = run("plan", *words)
+    assert (code, f"{BAD}: cannot be read" in error) == (0, True)
+    replay(url, "one", options)
+    assert plan["case_steps"] == {"fewest": 6, "most": 6}
+    assert len(stored(url, "one")[0]) == 6
+    again = json.loads(run("plan", *words, "--seed", "3", "--run", "one", "--json")[1])
+    assert [count["done"] for count in again["steps"].values()] == [2, 2]
+
+
+def test_a_plan_of_a_run_valued_by_labels_survives_a_damaged_label(
+    fill: Callable[..., str], run: Callable[..., tuple[int, str, str]], options: ReplayOptions
+) -> None:
+    url = fill(3)
+    execute(url, BREAK["a label's strength"])
+    words = ("--pathway", options.pathway, "--generator", "random:7", "--value", "ground_truth", "--split", "train")
+    assert BAD in json.loads(run("plan", "--db", url, *words, "--json")[1])["damaged"]
 
 
 def test_a_case_that_is_deleted_under_way_fails_alone(

@@ -131,6 +131,41 @@ def test_a_fault_is_named_with_line_and_field(pathway_file: Path, old: str, new:
     assert f"mine.yaml:{error.line}" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("version: 1", "version: 1\nversion: 2", "version"),
+        (
+            "    opening: [chief_complaint]",
+            "    question: Another?\n    opening: [chief_complaint]",
+            "steps[0].question",
+        ),
+        ("{depth: 3}", "{depth: 3, rollouts: 4, depth: 5}", "steps[0].search.depth"),
+        ("version: 1", 'version: 1\nedges:\n  - {from: first, to: second}\n"edges": []', "edges"),
+        ("version: 1", "version: 1\nedges: [{from: first, to: second, to: end}]", "edges[0].to"),
+    ],
+)
+def test_a_key_that_stands_twice_is_a_fault(pathway_file: Path, old: str, new: str, field: str) -> None:
+    text = changed(pathway_file, old, new)
+    with pytest.raises(BadInputError, match="stands there twice") as caught:
+        parse_pathway(text, file="mine.yaml")
+    assert (caught.value.file, caught.value.field) == ("mine.yaml", field)
+    assert field.rpartition(".")[2] in text.splitlines()[int(caught.value.line or 0) - 1]
+
+
+def test_the_second_of_two_equal_keys_is_the_one_named(pathway_file: Path) -> None:
+    text = changed(pathway_file, "version: 1", "version: 1\nversion: 2")
+    with pytest.raises(BadInputError) as caught:
+        parse_pathway(text)
+    assert text.splitlines()[int(caught.value.line or 0) - 1] == "version: 2"
+
+
+def test_an_anchor_that_is_used_twice_is_no_repetition(pathway_file: Path) -> None:
+    clock = "{anchor: admission, plus_minutes: 360, text: 6 hours after admission}"
+    text = changed(pathway_file, f"fhir: {clock}", f"fhir: &six {clock}\n      eicu: *six\n      mimic-iv: *six")
+    assert set(parse_pathway(text).pathway.steps[0].clock) == {"fhir", "eicu", "mimic-iv"}
+
+
 def test_invalid_yaml_names_the_line(pathway_file: Path) -> None:
     with pytest.raises(BadInputError, match="invalid YAML") as caught:
         parse_pathway(changed(pathway_file, "[chief_complaint]", "[chief_complaint"), file="mine.yaml")

@@ -197,3 +197,29 @@ def test_no_training_set_is_made_of_an_oracle(pathway_file: Path, tmp_path: Path
     with pytest.raises(UsageError, match="run r is an oracle"):
         check_alike([RunStore(engine).get("r")])
     engine.dispose()
+
+
+@pytest.mark.parametrize(("language", "told"), [("en", "abstained, no answer was clear enough"), ("zh", "弃答")])
+def test_of_a_step_that_abstained_later_ones_hear_no_answer(
+    pathway_file: Path, tmp_path: Path, language: str, told: str
+) -> None:
+    text = pathway_file.read_text().replace("version: 1", f"version: 1\nlanguage: {language}")
+    pathway_file.write_text(text.replace("search: {depth: 3}", "search: {abstain_below: 1.0}"))
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    fill_with(url, "I50.9", "J18.9")
+    replay(url, "r", replace(options(pathway_file, "predicted"), settings={"rollouts": 12}))
+    engine = open_database(url, create=False)
+    store = RunStore(engine)
+    first = store.record(store.get("r").run_id, "fhir-e001", "first").record
+    engine.dispose()
+    assert (first.status, bool(first.ranked)) == ("abstain", True)
+    earlier = {
+        line
+        for text in prompts(url, "r")["second"]
+        for line in text.split("\n")
+        if line.startswith((LINE, "此前结论: "))
+    }
+    (line,) = earlier
+    assert line.split(": ", 2)[1] == "First diagnosis"
+    assert told in line
+    assert first.ranked[0].display not in line

@@ -12,15 +12,19 @@ import pytest
 from typer.testing import CliRunner
 
 from clinical_data.errors import BadInputError, UsageError
+from clinical_data.ground_truth import LabelledCase
 from clinical_data.splits import split_of
+from clinical_data.store.case_store import CaseStore
 from evaluation.record import RunRecord
 from evaluation.rows import prompt_rows
 from evaluation.scoring import score_run
 from evaluation.store import open_database
-from evaluation.store.run_store import RunStore, StoredRecord
+from evaluation.store.run_state import run_states
+from evaluation.store.run_store import RunStore, StoredRecord, config_hash
 from search.settings import PRESETS, SearchSettings
 from workflow.cli import app
 from workflow.config import ReplayOptions, make_config, prepare, read_options
+from workflow.planning import count_run
 from workflow.runner import replay, resume
 
 TINY: dict[str, Any] = {"rollouts": 3, "think": 2, "ask": 2, "ask_votes": 2, "request": 2, "max_requests": 2}
@@ -270,6 +274,35 @@ def test_a_run_is_confined_to_the_cases_of_a_file(
     with pytest.raises(UsageError, match="another configuration: cases"):
         replay(url, "some", confined)
     assert "cases" not in make_config(options)
+
+
+def test_a_limited_run_keeps_the_cases_it_began_with(
+    options: ReplayOptions, labelled: Callable[..., LabelledCase], store_of: Callable[[str], RunStore], tmp_path: Path
+) -> None:
+    """What an import puts before them takes no place of theirs, and changes nothing of the configuration."""
+    url, limited = f"sqlite:///{tmp_path / 'growing.db'}", replace(options, limit=2)
+    engine = open_database(url, create=True)
+    CaseStore(engine).put_many([labelled(i) for i in (3, 5, 7)])
+    replay(url, "some", limited)
+    replay(url, "three", replace(options, limit=4))
+    store = store_of(url)
+    begun = store.get("some")
+    assert begun.cases == ("fhir-e003", "fhir-e005")
+    store.drop(begun.run_id, [("fhir-e005", step, 1) for step in ("first", "second")])  # as though it had been killed
+    CaseStore(engine).put_many([labelled(i) for i in (0, 4)])
+    counted = count_run(engine, limited, "some")
+    assert [(c.applicable, c.done) for c in counted.steps.values()] == [(2, 1), (2, 1)]
+    assert [state.cases for state in run_states(engine)] == [2, 3]  # four would be there by now
+    resume(url, "some")
+    replay(url, "some", limited)
+    assert [s.record.case_id for s in stored(store, "some")] == ["fhir-e003"] * 2 + ["fhir-e005"] * 2
+    run = store.get("some")
+    assert (run.config, run.config_hash) == (make_config(limited), config_hash(make_config(limited)))
+    replay(url, "new", limited)
+    assert store.get("new").cases == ("fhir-e000", "fhir-e003")
+    replay(url, "all", options)
+    assert store.get("all").cases is None
+    engine.dispose()
 
 
 def test_a_list_of_cases_may_begin_with_a_byte_order_mark(options: ReplayOptions, tmp_path: Path) -> None:

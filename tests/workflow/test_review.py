@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from clinical_data.errors import BadInputError
 from evaluation.record import ReviewRecord, RunRecord
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
+from tests.workflow.stored_runs import stored
+from workflow import step
 from workflow.config import ReplayOptions
 from workflow.runner import replay, resume
 
@@ -214,3 +217,66 @@ def test_the_command_line_shows_what_waits_and_takes_the_answers(
     listed = [json.loads(line) for line in run("records", "--db", url, "--run", "r")[1].splitlines()]
     assert {r["step"]: r["review"] and r["review"]["state"] for r in listed} == {"first": "answered", "second": None}
     assert run(*start[:4], "s", *start[5:], "--review", "sometimes")[0] == 2
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, step_name: str, error: BaseException) -> None:
+    """Lets the search of a step break."""
+    search = step.run_search
+
+    def broken(strategy: str, problem: Any, *rest: Any, **more: Any) -> Any:
+        if problem.step == step_name:
+            raise error
+        return search(strategy, problem, *rest, **more)
+
+    monkeypatch.setattr(step, "run_search", broken)
+
+
+@pytest.fixture
+def answered(pathway_file: Path, fill: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`whole`: two steps, the second answered by a clinician. `one`: the same, but the first step had failed."""
+    text = pathway_file.read_text()
+    pathway_file.write_text(text.replace("opening: [basic", "review: required\n    opening: [basic"))
+    url = fill(1)
+    file = answers(tmp_path, {"case_id": "fhir-e000", "step": "second", "answer": "K85.9"})
+    for run in ("whole", "one"):
+        with monkeypatch.context() as patch:
+            if run == "one":
+                failing(patch, "first", ValueError("gone"))
+            assert replay(url, run, options(pathway_file)).waiting == 1
+        resume(url, run, answers=file)
+    return url
+
+
+def test_a_search_beside_an_answer_is_taken_again_with_the_step_before_it(answered: str) -> None:
+    stale = records(answered, "one")["fhir-e000", "second"]
+    assert not any("Earlier conclusion" in text for text in prompts(answered, "one", "second")["fhir-e000"])
+    summary = resume(answered, "one", retry_failed=True)
+    assert (summary.statuses.total(), summary.waiting) == (2, 0)
+    fresh = records(answered, "one")["fhir-e000", "second"]
+    assert (
+        fresh.review == stale.review == ReviewRecord(state="answered", answer=("K85.9",), display="acute pancreatitis")
+    )
+    assert stored(answered, "one") == stored(answered, "whole")
+    assert resume(answered, "one", retry_failed=True).statuses.total() == 0
+
+
+def test_a_kill_between_the_two_leaves_it_to_the_next_resume(answered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, "second", KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            resume(answered, "one", retry_failed=True)
+    assert records(answered, "one")["fhir-e000", "second"].review.outdated
+    assert resume(answered, "one").statuses.total() == 1
+    assert stored(answered, "one") == stored(answered, "whole")
+
+
+def test_an_answer_outlives_a_search_that_fails_when_it_is_taken_again(
+    answered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, "second", ValueError("gone too"))
+        resume(answered, "one", retry_failed=True)
+    lost = records(answered, "one")["fhir-e000", "second"]
+    assert (lost.status, lost.review and lost.review.answer) == ("failed", ("K85.9",))
+    resume(answered, "one", retry_failed=True)
+    assert stored(answered, "one") == stored(answered, "whole")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workflow.planning import Counted, StepCount
 
 
+MOST_DAMAGED = 10  # cases that cannot be read which are named
 AS_IN_REPLAY = "As in `replay`; changes no estimate."
 
 
@@ -78,6 +79,7 @@ def plan_command(
         "memory_gib": round(memory, 2),
         "memory_parts": parts,
         "loops": counted.again,
+        "damaged": counted.damaged,
         "configuration": config_hash(config),
     }
     if as_json:
@@ -141,6 +143,10 @@ def _show(result: dict[str, Any], counted: Counted) -> None:
         out_console().print(f"time: tokens in all / {speed:g} tokens a second", markup=False, soft_wrap=True)
     elif "seconds" in totals:
         out_console().print("time: that of one worker, on the machine where it was measured", soft_wrap=True)
+    for case_id, reason in list(counted.damaged.items())[:MOST_DAMAGED]:
+        say(f"{case_id}: cannot be read ({reason}); a replay records it as failed and goes on")
+    if (more := len(counted.damaged) - MOST_DAMAGED) > 0:
+        say(f"and {more:,} more that cannot be read; --json names all")
     if counted.again:
         say("note: the pathway has a loop; steps that it may take again are counted as `perhaps`")
     if any(c.perhaps for c in counted.steps.values()):

@@ -174,18 +174,18 @@ def report_command(
     ] = None,
     language: Annotated[str, typer.Option("--language", help="Language of the fixed words: en or zh.")] = "en",
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF beside each page (extra `pdf`).")] = False,
-    fhir: Annotated[bool, typer.Option("--fhir", help="Not available yet.")] = False,
+    fhir: Annotated[
+        bool, typer.Option("--fhir", help="A FHIR R4 Bundle per case besides, in the folder's fhir/.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes a report that clinicians can read and judge."""
     from evaluation.review.report import write_report
     from workflow.bars import CountBar
 
-    if fhir:
-        raise UsageError("--fhir is not available yet")
     with database(db) as engine, CountBar(err_console(), "done") as bar:
         index = write_report(
-            engine, run, out, blind=blind, compare=compare or (), language=language, with_pdf=pdf, watch=bar
+            engine, run, out, blind=blind, compare=compare or (), language=language, with_pdf=pdf, fhir=fhir, watch=bar
         )
     if as_json:
         show_json({"run": run, "index": str(index), "pages": sum(1 for _ in index.parent.rglob("*.html"))})
