@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import pytest
@@ -173,6 +174,16 @@ def test_what_is_typed_is_there_again_and_an_equal_draft_is_not_written_twice(si
     assert 'value="pneu"' in text
     assert "a cough – &lt;b&gt;&amp;amp;" in text
     assert 'value="7"' in text
+
+
+def test_ends_of_lines_do_not_cost_the_last_words(single):
+    """The page lets 10,000 characters be typed and counts the end of a line as one; browsers send two."""
+    engine, run = single
+    reader = member(engine, run, "Ann")
+    typed = "line\n" * 1_999 + "end.."
+    reader.post(f"{ONE}/draft/first", {"words": typed.replace("\n", "\r\n")})
+    [entry] = [r for r in log(engine) if r.kind == "draft"]
+    assert json.loads(entry.payload_json)["fields"]["words"] == [typed]
 
 
 def test_what_cannot_be_taken_is_named_and_kept(single):
