@@ -70,6 +70,17 @@ def test_nothing_of_model_or_record_is_in_any_response_before_the_commit(stored)
     assert holds(reader.bodies, (*OF_MODEL, *OF_RECORD, SECOND_CHART)) == set()
 
 
+def test_the_work_list_is_the_same_whether_a_later_step_was_taken_or_not(stored):
+    """A loop taken again tells that the model's answer was not confirmed, and a step passed by that there was none."""
+    engine, run = stored
+    reader = member(engine, run, "Ann")
+    with_later = reader.get("/").text
+    assert path_of(1, SECOND) not in with_later
+    RunStore(engine).drop(run.run_id, [("fhir-r1", SECOND, 1), ("fhir-r2", SECOND, 1)])
+    assert reader.get("/").text == with_later
+    assert "Cases: 0 of 2 finished" in with_later
+
+
 def test_the_model_is_shown_after_the_first_answer_and_the_record_after_the_second(single):
     reader = member(*single, "Ann")
     shown = reader.post(f"{ONE}/first", OWN).text
@@ -81,9 +92,9 @@ def test_the_model_is_shown_after_the_first_answer_and_the_record_after_the_seco
 
 def test_a_later_step_opens_after_the_earlier_and_the_record_after_all(stored):
     reader, second = member(*stored, "Ann"), path_of(1, SECOND)
-    assert reader.get(second).status_code == 409
+    assert reader.get(second).status_code == 404
     reader.post(f"{ONE}/first", OWN)
-    assert reader.get(second).status_code == 409
+    assert reader.get(second).status_code == 404
     reader.post(f"{ONE}/after", OWN)
     assert "Both answers are committed" in reader.get(ONE).text
     assert reader.post(f"{ONE}/finished", {"verdict": "accepted"}).status_code == 409
