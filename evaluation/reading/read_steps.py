@@ -18,6 +18,7 @@ from evaluation.record import RunRecord
 from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from search.answers import HALF, jaccard
+from search.trajectory import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ def read_steps(engine: Engine, run: Run, keys: Iterable[Key]) -> dict[Key, ReadS
 
 
 def answer_of(record: RunRecord) -> tuple[str, ...]:
-    """Returns the codes of the answer that a record gives: one, those of a set, or none."""
+    """Returns the codes of the answer that a record gives: one, those of a set, or none where it abstains."""
+    if record.status not in (Status.VERIFIED, Status.UNVERIFIED):
+        return ()  # what leads there was shown to readers as no answer
     return record.chosen or tuple(answer.code for answer in record.ranked[:1])
 
 

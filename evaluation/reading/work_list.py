@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import UsageError
 from evaluation.reading.form import Key, Review, Verdict
+from evaluation.reading.read_steps import answer_of
 from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part
 from evaluation.reading.store import Marks
@@ -110,13 +111,6 @@ class Shelf:
 def address(key: Key) -> str:
     """Returns a case-step as it stands in addresses: 16 hex digits."""
     return _digest("address", *map(str, key))[:16]
-
-
-def answer_of(record: RunRecord) -> tuple[str, ...]:
-    """Returns the codes that a model answered; none where it abstained."""
-    if record.status not in (Status.VERIFIED, Status.UNVERIFIED):
-        return ()
-    return record.chosen or tuple(a.code for a in record.ranked[:1])
 
 
 def overlap_of(text: str, case_steps: int) -> int | None:

@@ -43,7 +43,8 @@ class ReadAnswer:
     """What stands for the readings of a case-step.
 
     Attributes:
-        codes: the corrected answer, or the model's where it was accepted; empty: overridden without another one.
+        codes: the corrected answer, or the model's where it was accepted; empty: overridden without another one, or an
+            accepted abstention.
         overridden: the model's answer was.
     """
 
@@ -100,7 +101,8 @@ def read_answer(
     if not permitted:
         return None
     codes = _codes(permitted[-1], record)
-    return ReadAnswer(codes, _classes(codes, vocabulary) != _classes(answer_of(record), vocabulary))
+    differs = _classes(codes, vocabulary) != _classes(answer_of(record), vocabulary)
+    return ReadAnswer(codes, differs or (not codes and permitted[-1].verdict is Verdict.OVERRIDDEN))
 
 
 def read_ratings(reviews: Sequence[Review], dropped: Counter[str]) -> dict[int, float]:
