@@ -207,4 +207,5 @@ def _review(reader: Reader, run_name: str, key: Key, state: Reading) -> Review:
         may_train=bool(rest["may_train"]),
         adjudicates=bool(rest["adjudicates"]),
         finished=state.finished,
+        record_hash=rest.get("record_hash", ""),
     )

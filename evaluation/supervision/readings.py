@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from clinical_data.vocabulary import Vocabulary
 from evaluation import matching
 from evaluation.reading.form import Key, Review, Verdict
-from evaluation.reading.read_steps import answer_of, independent
+from evaluation.reading.read_steps import answer_of, independent, is_of, record_hash
 from evaluation.record import RunRecord
 from evaluation.store.run_store import Run
 
@@ -72,9 +72,11 @@ class RunReadings:
     def take(self, record: RunRecord, dropped: Counter[str]) -> list[Review]:
         """Returns the readings of a record, and forgets them; those of another state of it are counted instead."""
         found = self._by_key.pop((record.case_id, record.step, record.occurrence), [])
-        case_hash = record.hashes.get("case")
+        case_hash, outcome = record.hashes.get("case"), record_hash(record)
         fresh = [
-            r for r in found if r.run_hash == self.run.config_hash and case_hash in (None, r.case_hash)
+            r
+            for r in found
+            if r.run_hash == self.run.config_hash and case_hash in (None, r.case_hash) and is_of(r, outcome)
         ]  # a record that names no case content cannot tell
         _count(dropped, STALE, len(found) - len(fresh))
         return fresh

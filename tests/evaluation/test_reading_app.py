@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 
 import pytest
 from reading_runs import (
@@ -27,10 +28,12 @@ from reading_runs import (
 
 from clinical_data.errors import UsageError
 from clinical_data.store.case_store import CaseStore
+from evaluation.reading.agreement import agreement_of
 from evaluation.reading.audit import verify
 from evaluation.reading.form import Own, Reason, Say, Verdict
 from evaluation.reading.store import part_with, reviews_of
 from evaluation.store.run_store import RunStore
+from evaluation.supervision.readings import STALE, RunReadings
 
 ONE = path_of(1)
 OWN = {"answer": "pneumonia", "confidence": "70"}
@@ -339,6 +342,24 @@ def test_a_run_with_finished_readings_is_not_deleted_by_the_way(single):
     again = store.begin("one", "two-steps", run.config, {})
     assert reviews_of(engine, again.run_id) == []
     assert verify(engine).broken is None
+
+
+def test_a_reading_belongs_to_what_it_judged_and_not_to_what_a_resumed_run_found_later(single):
+    engine, run = single
+    reader = member(engine, run, "Ann")
+    reader.read(ONE)
+    reader.finish(ONE, may_train="yes")
+    (review,) = reviews_of(engine, run.run_id)
+    store = RunStore(engine)
+    record = store.record(run.run_id, "fhir-r1", FIRST).record
+    assert RunReadings(run, [review]).take(record, Counter()) == [review]
+    assert agreement_of(engine, "one", [review])["readings"] == 1
+    other = record.model_copy(update={"ranked": record.ranked[::-1]})
+    store.put(run.run_id, other, [], {}, (), replace=True)
+    dropped = Counter()
+    assert RunReadings(run, [review]).take(other, dropped) == []
+    assert dropped == {STALE: 1}
+    assert agreement_of(engine, "one", [review])["unknown"] == 1
 
 
 def test_without_readings_a_run_is_deleted_as_before(single):

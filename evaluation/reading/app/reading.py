@@ -17,6 +17,7 @@ from evaluation.reading.app.login import LoggedIn, Sent, csrf_of, desk_of
 from evaluation.reading.app.rendering import page
 from evaluation.reading.app.shown import Page, Shown, page_hash
 from evaluation.reading.desk import Desk
+from evaluation.reading.read_steps import record_hash
 from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part, Reading
 from evaluation.reading.store import own_of
@@ -107,6 +108,7 @@ def commit(
         payload |= {
             "run_hash": desk.run.config_hash,
             "case_hash": shown.case.content_hash,
+            "record_hash": record_hash(shown.record),
             "report_hash": page_hash(shown.parts(Page.RECORD, others)),
             "adjudicates": reader.adjudicator,
         }
