@@ -102,7 +102,9 @@ def read_steps(engine: Engine, run: Run, keys: Iterable[Key]) -> dict[Key, ReadS
         truth = of_selector[rule.truth].get(record.case_id) if labels_hold(rule.truth, record.occurrence) else None
         name = rule.vocabularies.get(record.source)
         vocabulary = None if name is None else load_vocabulary(name)
-        found[key] = ReadStep(record.patient_id, vocabulary, rule.form == SET, answer_of(record), truth, record_hash(record))
+        found[key] = ReadStep(
+            record.patient_id, vocabulary, rule.form == SET, answer_of(record), truth, record_hash(record)
+        )
     return found
 
 

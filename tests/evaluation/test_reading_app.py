@@ -124,6 +124,31 @@ def test_a_reader_who_knows_the_record_of_a_case_reads_no_further_step_of_it(sin
     assert reader.finish(ONE).status_code == 200
 
 
+def test_who_knows_a_record_from_another_run_or_a_deleted_one_is_not_given_the_case_again(single):
+    engine, run = single
+    store, record = RunStore(engine), RunStore(engine).record(run.run_id, "fhir-r1", FIRST).record
+    ann, ben, cem = (member(engine, run, name) for name in ("Ann", "Ben", "Cem"))
+
+    def again(name, visitor):
+        other = store.begin(name, "two-steps", run.config, {})
+        if not store.done(other.run_id):
+            store.put(other.run_id, record, [], {}, ())
+        found = Visitor(engine, other)
+        found.client.cookies = visitor.client.cookies
+        return found
+
+    assert again("two", ben).post(f"{ONE}/first", OWN).status_code == 200
+    ann.read(ONE)
+    ben.read(ONE)
+    assert again("two", ann).get(ONE).status_code == 404  # never given
+    assert again("two", ben).get(ONE).status_code == 409  # begun, and closed
+    assert again("two", cem).get(ONE).status_code == 200
+    assert ann.finish(ONE).status_code == 200
+    store.delete("one", lambda c: part_with(c, "one", readings_too=True))
+    assert again("one", ann).get(ONE).status_code == 404
+    assert again("one", cem).get(ONE).status_code == 200
+
+
 def test_the_chart_is_that_of_the_clock_whatever_the_model_asked_for(single):
     text = member(*single, "Ann").get(ONE).text
     assert "cough and fever" in text
