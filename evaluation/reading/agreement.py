@@ -26,7 +26,7 @@ from evaluation.reading.coefficients import (
     raw_agreement,
 )
 from evaluation.reading.form import HARM_LIKELIHOOD, HARM_SEVERITY, RATING_ANCHORS, Key, Review, Verdict
-from evaluation.reading.read_steps import ReadStep, independent, read_steps
+from evaluation.reading.read_steps import ReadStep, independent, is_of, read_steps
 from evaluation.store.run_store import RunStore
 from evaluation.watching import Watch, unwatched
 
@@ -92,8 +92,11 @@ def agreement_of(
 def compare(
     reviews: Sequence[Review], steps: Mapping[Key, ReadStep], *, seed: int = 0, watch: Watch = unwatched
 ) -> dict[str, Any]:
-    """Returns the figures of readings whose case-steps are known; others are counted as `unknown`."""
-    known = [review for review in reviews if review.key in steps]
+    """Returns the figures of readings whose case-steps are known; others are counted as `unknown`.
+
+    So are readings of what a search found before its case-step was taken again.
+    """
+    known = [r for r in reviews if r.key in steps and is_of(r, steps[r.key].record_hash)]
     own = independent(known)
     by_key: dict[Key, list[Review]] = {}
     for review in own:

@@ -69,7 +69,7 @@ def agreement_remarks(result: Mapping[str, Any]) -> list[str]:
         f"{result['overlap']} case-steps by two and more; adjudications left out: {result['adjudications']}"
     ]
     if result["unknown"]:
-        lines.append(f"readings of case-steps that the run does not hold: {result['unknown']}")
+        lines.append(f"readings of case-steps that the run does not hold, or took again since: {result['unknown']}")
     if not result["overlap"]:
         lines.append("no case-step was read by two readers: no agreement to tell")
     for step, of_step in result["steps"].items():

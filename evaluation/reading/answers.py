@@ -147,5 +147,8 @@ def _one_of(fields: Fields, name: str, allowed: tuple[str, ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns a text that any database can hold: cut, without null characters and lone surrogates."""
-    return text[:MOST_TEXT].replace("\x00", "").encode("utf-8", "replace").decode().strip()
+    """Returns a text that any database can hold: cut, without null characters and lone surrogates.
+
+    Browsers count the end of a line as one character and send two.
+    """
+    return text.replace("\r\n", "\n")[:MOST_TEXT].replace("\x00", "").encode("utf-8", "replace").decode().strip()

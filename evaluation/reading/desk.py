@@ -83,19 +83,21 @@ class Desk:
     ) -> list[list[Task]]:
         own = marks.get(reader.name, {})
         steps_in_all = sum(len(steps) for steps in cases.values())
-        lists = assigned(cases, readers, marks, overlap_of(self.store.plan(), steps_in_all))
+        known = self.store.known_elsewhere()
+        knows = known.get(reader.name, ())
+        lists = assigned(cases, readers, marks, overlap_of(self.store.plan(), steps_in_all), known)
         if not reader.adjudicator:
-            return [tasks_of(cases[case_id], own) for case_id in lists[reader.name]]
+            return [tasks_of(cases[case_id], own, known=case_id in knows) for case_id in lists[reader.name]]
         answers = {s.key: s.answer for steps in cases.values() for s in steps}
         disputed = disputed_keys(reviews_of(self.engine, self.run.run_id), answers)
         unfinished = {
             case_id
             for name, case_ids in lists.items()
             for case_id in case_ids
-            if _goes_on(tasks_of(cases[case_id], marks.get(name, {})))
+            if _goes_on(tasks_of(cases[case_id], marks.get(name, {}), known=case_id in known.get(name, ())))
         }
-        found = settling(cases, readers, marks, disputed, unfinished)[reader.name]
-        return [tasks_of(found[case_id], own) for case_id in sorted(found)]
+        found = settling(cases, readers, marks, disputed, unfinished, known)[reader.name]
+        return [tasks_of(found[case_id], own, known=case_id in knows) for case_id in sorted(found)]
 
 
 def _goes_on(tasks: list[Task]) -> bool:

@@ -99,6 +99,7 @@ class Review:
         may_train: the reader permits training with this reading.
         adjudicates: it settles two readings that differ.
         finished: time, ISO 8601, UTC.
+        record_hash: sha256 of what the search had found when it was judged (`read_steps.record_hash`).
     """
 
     reviewer: str
@@ -129,3 +130,4 @@ class Review:
     may_train: bool
     adjudicates: bool
     finished: str
+    record_hash: str = ""

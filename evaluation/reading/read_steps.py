@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from evaluation import matching
 from evaluation.reading.form import Key, Review
 from evaluation.record import RunRecord
 from evaluation.step_rules import SET, StepRule, step_rules
-from evaluation.store.run_store import Run, RunStore
+from evaluation.store.run_store import Run, RunStore, canonical_json
 from search.answers import HALF, jaccard
+from search.trajectory import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class ReadStep:
         several: a set of answers is asked for.
         model: codes of the model's answer; empty without one.
         truth: the recorded labels.
+        record_hash: of what the search found; empty: not asked.
     """
 
     patient_id: str
@@ -37,6 +40,7 @@ class ReadStep:
     several: bool = False
     model: tuple[str, ...] = ()
     truth: GroundTruth | None = None
+    record_hash: str = ""
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -98,13 +102,37 @@ def read_steps(engine: Engine, run: Run, keys: Iterable[Key]) -> dict[Key, ReadS
         truth = of_selector[rule.truth].get(record.case_id) if labels_hold(rule.truth, record.occurrence) else None
         name = rule.vocabularies.get(record.source)
         vocabulary = None if name is None else load_vocabulary(name)
-        found[key] = ReadStep(record.patient_id, vocabulary, rule.form == SET, answer_of(record), truth)
+        found[key] = ReadStep(
+            record.patient_id, vocabulary, rule.form == SET, answer_of(record), truth, record_hash(record)
+        )
     return found
 
 
 def answer_of(record: RunRecord) -> tuple[str, ...]:
-    """Returns the codes of the answer that a record gives: one, those of a set, or none."""
+    """Returns the codes of the answer that a record gives: one, those of a set, or none where it abstains."""
+    if record.status not in (Status.VERIFIED, Status.UNVERIFIED):
+        return ()  # what leads there was shown to readers as no answer
     return record.chosen or tuple(answer.code for answer in record.ranked[:1])
+
+
+def record_hash(record: RunRecord) -> str:
+    """Returns the sha256 of what a search found: status, answers and trajectories.
+
+    A resumed run may take a case-step again, with the same configuration and another outcome: readings of the earlier
+    one say nothing of it.
+    """
+    found = [
+        str(record.status),
+        [[answer.code, answer.probability] for answer in record.ranked],
+        list(record.chosen),
+        [[c.node, c.answer_key, [[t.kind, t.item, t.text] for t in c.turns]] for c in record.candidates],
+    ]
+    return hashlib.sha256(canonical_json(found).encode("utf-8", "replace")).hexdigest()
+
+
+def is_of(review: Review, found: str) -> bool:
+    """Says whether a reading judged what a search found, by its `record_hash`; one that names none is taken to."""
+    return review.record_hash in ("", found)
 
 
 def independent(reviews: Sequence[Review]) -> list[Review]:

@@ -60,7 +60,7 @@ class Readers:
         Raises:
             UsageError: the name is taken or cannot be one.
         """
-        name = " ".join(name.split())
+        name = name_of(name)
         if not _NAME.fullmatch(name):
             raise UsageError(
                 "not a reader's name", hint="letters, digits, spaces and . ' - _; at most 60, a letter or digit first"
@@ -104,7 +104,7 @@ class Readers:
     def check(self, name: str, token: str) -> Reader | None:
         """Returns the reader whom name and token belong to; takes as long where there is none."""
         with reading(self.engine) as connection:
-            row = connection.execute(select(reviewers).where(reviewers.c.name == " ".join(name.split()))).one_or_none()
+            row = connection.execute(select(reviewers).where(reviewers.c.name == name_of(name))).one_or_none()
         try:
             _HASHER.verify(self._nobody if row is None else row.token_hash, _normal(token))
         except (VerificationError, InvalidHashError):
@@ -144,9 +144,10 @@ class Readers:
 
     def refused(self, name: str) -> None:
         """Logs that somebody could not log in; a name that is no reader's is not kept."""
-        known = any(r.name == " ".join(name.split()) for r in self.all())
+        name = name_of(name)
+        known = any(r.name == name for r in self.all())
         with writing(self.engine) as connection:
-            append(connection, Event("login-refused", " ".join(name.split()) if known else ""))
+            append(connection, Event("login-refused", name if known else ""))
 
     def _change(self, name: str, kind: str, **values: Any) -> None:
         with writing(self.engine) as connection:
@@ -157,6 +158,11 @@ class Readers:
             own = review_sessions.c.reviewer_id == found.reviewer_id
             connection.execute(delete(review_sessions).where(own))
             append(connection, Event(kind, name))
+
+
+def name_of(text: str) -> str:
+    """Returns a reader's name however it was spaced, as any database can be asked for it."""
+    return " ".join(text.replace("\x00", " ").encode("utf-8", "replace").decode().split())
 
 
 def new_token() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select
@@ -20,9 +20,13 @@ from evaluation.store.run_store import Run, RunStore
 
 RUN_DELETED = "run-deleted"
 PLAN = "plan"
+VIEW_RECORD = "view-record"
 
 Marks = dict[str, dict[Key, set[str]]]
 """Reader -> case-step -> kinds of entries there."""
+
+Known = Mapping[str, Collection[str]]
+"""Reader -> cases whose record the reader has seen elsewhere."""
 
 
 class NotNowError(UsageError):
@@ -82,6 +86,16 @@ class ReadingStore:
             query = query.where(c.run == self.run.name, c.seq > begun, c.case_id != "", c.kind != DRAFT)
             for row in connection.execute(query):
                 found[row.reviewer][row.case_id, row.step, row.occurrence].add(row.kind)
+        return found
+
+    def known_elsewhere(self) -> Known:
+        """Returns whose record a reader has seen in another run, or in an earlier one of this name."""
+        c, found = reading_log.c, defaultdict[str, set[str]](set)
+        query = select(c.reviewer, c.case_id).where(c.kind.in_((VIEW_RECORD, Part.FINISHED))).distinct()
+        with reading(self.engine) as connection:
+            begun = _begun(connection, self.run.name)
+            for row in connection.execute(query.where((c.run != self.run.name) | (c.seq <= begun))):
+                found[row.reviewer].add(row.case_id)
         return found
 
     def plan(self) -> str:
@@ -207,4 +221,5 @@ def _review(reader: Reader, run_name: str, key: Key, state: Reading) -> Review:
         may_train=bool(rest["may_train"]),
         adjudicates=bool(rest["adjudicates"]),
         finished=state.finished,
+        record_hash=rest.get("record_hash", ""),
     )

@@ -19,9 +19,10 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import UsageError
 from evaluation.reading.form import Key, Review, Verdict
+from evaluation.reading.read_steps import answer_of
 from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part
-from evaluation.reading.store import Marks
+from evaluation.reading.store import VIEW_RECORD, Known, Marks
 from evaluation.record import RunRecord
 from evaluation.review.set_compare import vocabularies
 from evaluation.step_rules import StepRule, step_rules
@@ -30,6 +31,7 @@ from search.trajectory import Status
 
 READABLE = (Status.VERIFIED, Status.UNVERIFIED, Status.ABSTAIN)
 _ALL = ("", "all")
+NOBODY: Known = {}
 
 
 class State(StrEnum):
@@ -112,13 +114,6 @@ def address(key: Key) -> str:
     return _digest("address", *map(str, key))[:16]
 
 
-def answer_of(record: RunRecord) -> tuple[str, ...]:
-    """Returns the codes that a model answered; none where it abstained."""
-    if record.status not in (Status.VERIFIED, Status.UNVERIFIED):
-        return ()
-    return record.chosen or tuple(a.code for a in record.ranked[:1])
-
-
 def overlap_of(text: str, case_steps: int) -> int | None:
     """Returns how many case-steps two readers read: of `20%` or `30`; None (`all`): all readers read all of them.
 
@@ -142,13 +137,17 @@ def by_case(steps: Iterable[CaseStep]) -> dict[str, list[CaseStep]]:
 
 
 def assigned(
-    cases: Mapping[str, Sequence[CaseStep]], readers: Sequence[Reader], marks: Marks, overlap: int | None
+    cases: Mapping[str, Sequence[CaseStep]],
+    readers: Sequence[Reader],
+    marks: Marks,
+    overlap: int | None,
+    known: Known = NOBODY,
 ) -> dict[str, list[str]]:
     """Returns reader -> cases, in the order of reading. A case goes as a whole, with all its steps.
 
     Every case has one reader, and cases of `overlap` case-steps together have two; without an overlap all have all. By
     the hash of case and reader (rendezvous hashing: another reader takes over some cases and moves no other), but
-    what a reader has begun stays with that reader.
+    what a reader has begun stays with that reader. Nobody is given a case to read whose record they know (`known`).
     """
     reading = [r for r in readers if not r.adjudicator]
     active = [r.name for r in reading if not r.disabled]
@@ -156,12 +155,13 @@ def assigned(
     found: dict[str, list[str]] = {r.name: [] for r in readers}
     for case_id, steps in cases.items():
         begun = {r.name for r in reading if any(s.key in marks.get(r.name, {}) for s in steps)}
+        able = {name for name in active if case_id not in known.get(name, ())}
         if overlap is None:
-            holders = begun | set(active)
+            holders = begun | able
         else:
             whole = {r.name for r in reading if r.disabled and _finished(steps, marks.get(r.name, {}))}
             wanted = 2 if case_id in double else 1
-            free = sorted(set(active) - begun, key=lambda name: _digest("reader", case_id, name))
+            free = sorted(able - begun, key=lambda name: _digest("reader", case_id, name))
             holders = begun | set(free[: max(0, wanted - len(begun & set(active)) - len(whole))])
         for name in holders:
             found[name].append(case_id)
@@ -174,11 +174,12 @@ def settling(
     marks: Marks,
     disputed: Collection[Key],
     unfinished: Collection[str],
+    known: Known = NOBODY,
 ) -> dict[str, dict[str, list[CaseStep]]]:
     """Returns adjudicator -> case -> case-steps whose readings differ, each case with one adjudicator.
 
     Args:
-        cases, readers, marks: as for `assigned`.
+        cases, readers, marks, known: as for `assigned`.
         disputed: case-steps whose readings differ.
         unfinished: cases that a reader has begun and not finished: they wait, so that a case comes as a whole.
     """
@@ -191,7 +192,7 @@ def settling(
             if begun:
                 found[name][case_id] = [s for s in steps if s in begun or s in open_steps]
         if open_steps and case_id not in unfinished and not any(own.values()):
-            active = [r.name for r in judges if not r.disabled]
+            active = [r.name for r in judges if not r.disabled and case_id not in known.get(r.name, ())]
             if active:
                 found[min(active, key=lambda name: _digest("judge", case_id, name))][case_id] = open_steps
     return found
@@ -212,16 +213,17 @@ def final_answer(review: Review, model: tuple[str, ...]) -> frozenset[str]:
     return frozenset(model if review.verdict is Verdict.ACCEPTED else review.corrected)
 
 
-def tasks_of(steps: Sequence[CaseStep], marks: Mapping[Key, set[str]]) -> list[Task]:
+def tasks_of(steps: Sequence[CaseStep], marks: Mapping[Key, set[str]], *, known: bool = False) -> list[Task]:
     """Returns the case-steps of one case with their state for a reader.
 
     Args:
         steps: those the reader has, by clock.
         marks: case-step -> kinds of entries of that reader.
+        known: the reader has seen the record of the case elsewhere.
     """
     kinds = {s.key: marks.get(s.key, set()) for s in steps}
-    seen = any("view-record" in own or Part.FINISHED in own for own in marks_of_case(steps, marks))
-    ready = all(Part.AFTER in own or (seen and Part.FIRST not in own) for own in kinds.values())
+    seen = known or any(VIEW_RECORD in own or Part.FINISHED in own for own in marks_of_case(steps, marks))
+    ready = seen or all(Part.AFTER in own for own in kinds.values())
     found, before = [], True
     for step in steps:
         own = kinds[step.key]

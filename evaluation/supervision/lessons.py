@@ -238,7 +238,8 @@ class Lessons:
         if word is None:
             return None
         if not word.codes:
-            self.dropped["reading that overrides without another answer"] += 1
+            accepted = "reading that accepts that no answer was given"
+            self.dropped["reading that overrides without another answer" if word.overridden else accepted] += 1
             return None
         said, model = (target_of_codes(codes, vocabulary, most) for codes in (word.codes, answer_of(record)))
         if said is None:

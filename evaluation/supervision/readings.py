@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from clinical_data.vocabulary import Vocabulary
 from evaluation import matching
 from evaluation.reading.form import Key, Review, Verdict
-from evaluation.reading.read_steps import answer_of, independent
+from evaluation.reading.read_steps import answer_of, independent, is_of, record_hash
 from evaluation.record import RunRecord
 from evaluation.store.run_store import Run
 
@@ -43,7 +43,8 @@ class ReadAnswer:
     """What stands for the readings of a case-step.
 
     Attributes:
-        codes: the corrected answer, or the model's where it was accepted; empty: overridden without another one.
+        codes: the corrected answer, or the model's where it was accepted; empty: overridden without another one, or an
+            accepted abstention.
         overridden: the model's answer was.
     """
 
@@ -71,9 +72,11 @@ class RunReadings:
     def take(self, record: RunRecord, dropped: Counter[str]) -> list[Review]:
         """Returns the readings of a record, and forgets them; those of another state of it are counted instead."""
         found = self._by_key.pop((record.case_id, record.step, record.occurrence), [])
-        case_hash = record.hashes.get("case")
+        case_hash, outcome = record.hashes.get("case"), record_hash(record)
         fresh = [
-            r for r in found if r.run_hash == self.run.config_hash and case_hash in (None, r.case_hash)
+            r
+            for r in found
+            if r.run_hash == self.run.config_hash and case_hash in (None, r.case_hash) and is_of(r, outcome)
         ]  # a record that names no case content cannot tell
         _count(dropped, STALE, len(found) - len(fresh))
         return fresh
@@ -100,7 +103,8 @@ def read_answer(
     if not permitted:
         return None
     codes = _codes(permitted[-1], record)
-    return ReadAnswer(codes, _classes(codes, vocabulary) != _classes(answer_of(record), vocabulary))
+    differs = _classes(codes, vocabulary) != _classes(answer_of(record), vocabulary)
+    return ReadAnswer(codes, differs or (not codes and permitted[-1].verdict is Verdict.OVERRIDDEN))
 
 
 def read_ratings(reviews: Sequence[Review], dropped: Counter[str]) -> dict[int, float]:

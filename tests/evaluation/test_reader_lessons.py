@@ -68,6 +68,17 @@ def test_without_readings_a_set_is_what_it_was(shelf, run):
             exported(shelf, kind, [], readings="only", **options)
 
 
+def test_who_accepts_that_there_is_no_answer_does_not_teach_the_leading_one(shelf, run):
+    """At case 5 the model abstained: readers were told that it gives no answer, whatever leads."""
+    shelf.add(run, 5, TRAIN[4], winner=5, status="abstain")
+    accepted = review_of(5)
+    rows, card = exported(shelf, "sft", [accepted], readings="with")
+    assert "fhir-5" not in {r["case_id"] for r in rows}
+    assert card["left_out"]["reading that accepts that no answer was given"] == 1
+    rows, _ = exported(shelf, "sft", [review_of(5, corrected=("J18",))], readings="with")
+    assert answers(rows)["fhir-5"] == ("pneumonia", "reviewer")
+
+
 def test_a_corrected_answer_is_the_target_and_the_label_stays_elsewhere(shelf, run):
     rows, card = exported(shelf, "sft", [review_of(1, corrected=("A41",))], readings="with")
     assert answers(rows) == {"fhir-1": ("sepsis", "reviewer"), "fhir-2": ("heart failure", "peer")}

@@ -32,6 +32,7 @@ def sqlite(tmp_path):
     with writing(engine) as connection:
         connection.exec_driver_sql("DROP TRIGGER reading_log_update")
         connection.exec_driver_sql("DROP TRIGGER reading_log_delete")
+        connection.exec_driver_sql("DROP TRIGGER reading_log_insert")
     yield engine
     engine.dispose()
 
@@ -68,6 +69,21 @@ def test_a_trigger_refuses_changes(engine, sql):
     with pytest.raises(StorageError, match="can only grow"):
         deed(engine, sql)
     assert verify(engine).entries == 3
+
+
+@pytest.mark.parametrize("seq", [1, 3])
+def test_a_trigger_refuses_to_put_an_entry_in_the_place_of_another(tmp_path, seq):
+    """SQLite's REPLACE asks no trigger for DELETE; of the last entry the chain would not show it."""
+    engine = open_database(f"sqlite:///{tmp_path / 'a.db'}", create=True)
+    fill(engine, 3)
+    columns = "time, reviewer, run, case_id, step, occurrence, kind, payload_json, previous, hash"
+    sql = f"REPLACE INTO reading_log (seq, {columns}) SELECT seq, {columns.replace('reviewer', repr('Ben'))} "
+    with pytest.raises(StorageError, match="can only grow"):
+        deed(engine, sql + f"FROM reading_log WHERE seq = {seq}")
+    assert verify(engine).entries == 3
+    fill(engine, 1)
+    assert verify(engine).entries == 4
+    engine.dispose()
 
 
 def test_a_trigger_refuses_to_empty_the_log(postgres_url):

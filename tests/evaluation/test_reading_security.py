@@ -158,6 +158,21 @@ def test_log_in_is_limited_by_name(stored):
     assert visitor.login("Ben", "wrong").status_code == 401
 
 
+def test_the_limit_by_name_does_not_look_at_spaces(stored):
+    token = add_reader(stored[0], "Dr Chen")
+    visitor = Visitor(*stored)
+    for number in range(login.PER_NAME.amount):
+        assert visitor.login(f"Dr{' ' * (number + 1)}Chen{' ' * number}", "wrong").status_code == 401
+    assert visitor.login("Dr Chen", token).status_code == 429
+    assert visitor.login("Dr   Chen ", token).status_code == 429
+
+
+def test_names_and_tokens_of_forms_may_hold_any_letter(stored):
+    visitor = Visitor(*stored)
+    assert visitor.login("Ann\x00", "\x00").status_code == 401
+    assert visitor.post("/login", {"name": "Ann", "token": "x"}, csrf="é").status_code == 403
+
+
 def test_log_in_is_limited_by_address(stored, monkeypatch):
     monkeypatch.setattr(login, "PER_ADDRESS", login.RateLimitItemPerMinute(3, 15))
     token = add_reader(stored[0], "Ann")

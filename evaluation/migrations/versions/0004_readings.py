@@ -78,6 +78,11 @@ def upgrade() -> None:
                 f"CREATE TRIGGER reading_log_{deed.lower()} BEFORE {deed} ON reading_log "
                 f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
             )
+        op.execute(  # REPLACE removes a row without asking the trigger for DELETE
+            "CREATE TRIGGER reading_log_insert BEFORE INSERT ON reading_log "
+            "WHEN EXISTS (SELECT 1 FROM reading_log WHERE seq >= NEW.seq) "
+            f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        )
 
 
 def downgrade() -> None:

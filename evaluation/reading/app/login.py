@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from evaluation.reading.app.guard import Place
 from evaluation.reading.app.rendering import page
 from evaluation.reading.desk import Desk
-from evaluation.reading.readers import SESSION_SECONDS, Reader, csrf_token
+from evaluation.reading.readers import SESSION_SECONDS, Reader, csrf_token, name_of
 
 SESSION, VISIT = "wardstar_session", "wardstar_visit"
 """Cookies: of a reader's session; of a visit before the log-in."""
@@ -88,9 +88,14 @@ def checked_form(request: Request, form: Annotated[FormData, Depends(form_of)]) 
     """
     cookie = request.cookies.get(SESSION) or request.cookies.get(VISIT) or ""
     given = form.get("csrf")
-    if not cookie or not isinstance(given, str) or not hmac.compare_digest(given, csrf_token(cookie)):
+    if not cookie or not isinstance(given, str) or not _same(given, csrf_token(cookie)):
         raise HTTPException(403, "This form is out of date. Load its page again.")
     return form
+
+
+def _same(given: str, token: str) -> bool:
+    """Compares in constant time; the standard library does that with bytes alone, where a text may hold any letter."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
 def csrf_of(request: Request) -> str:
@@ -113,7 +118,7 @@ def login_page(request: Request) -> Response:
 @router.post("/login")
 def log_in(request: Request, form: Sent) -> Response:
     """Begins a session, with an id of its own."""
-    name, token = str(form.get("name", ""))[:200], str(form.get("token", ""))[:200]
+    name, token = name_of(str(form.get("name", ""))[:200]), str(form.get("token", ""))[:200]
     attempts, desk = request.app.state.attempts, desk_of(request)
     address = request.client.host if request.client else ""
     with attempts.turn:

@@ -17,6 +17,7 @@ from evaluation.reading.app.login import LoggedIn, Sent, csrf_of, desk_of
 from evaluation.reading.app.rendering import page
 from evaluation.reading.app.shown import Page, Shown, page_hash
 from evaluation.reading.desk import Desk
+from evaluation.reading.read_steps import record_hash
 from evaluation.reading.readers import Reader
 from evaluation.reading.state import Part, Reading
 from evaluation.reading.store import own_of
@@ -26,10 +27,10 @@ from evaluation.review import page_data, reasoning, words
 router = APIRouter()
 
 _PAGES = {State.WAITING: Page.WAIT, State.RECORD: Page.RECORD, State.DONE: Page.DONE}
+_OVER = (State.DONE, State.CLOSED)
 _PARTS = {Page.FIRST: Part.FIRST, Page.AFTER: Part.AFTER, Page.RECORD: Part.FINISHED}
 STATES = {
     State.OPEN: "to read",
-    State.LOCKED: "after the earlier steps",
     State.WAITING: "waits for the later steps",
     State.RECORD: "to finish",
     State.DONE: "finished",
@@ -39,21 +40,25 @@ STATES = {
 
 @router.get("/")
 def work_list(request: Request, reader: LoggedIn) -> Response:
-    """Shows what a reader has to do."""
+    """Shows what a reader has to do.
+
+    A later step of a case is not listed before it opens: a loop taken again, or a step passed by, tells that the model
+    abstained or that its answer was not confirmed.
+    """
     desk = desk_of(request)
-    cases = desk.tasks(reader)
+    cases = [[t for t in case if t.state is not State.LOCKED] for case in desk.tasks(reader)]
     desk.store.view_list(reader.name)
-    tasks = [t for case in cases for t in case]
+    todo = [case for case in cases if any(t.state not in _OVER for t in case)]
     return page(
         "work_list.html",
         reader=reader,
         csrf=csrf_of(request),
         run=desk.run.name,
-        cases=[case for case in cases if any(t.state is not State.DONE for t in case)],
-        done_cases=[case for case in cases if all(t.state is State.DONE for t in case)],
+        cases=todo,
+        done_cases=[case for case in cases if case not in todo],
         following=next_task(cases),
-        finished=sum(t.state is State.DONE for t in tasks),
-        in_all=len(tasks),
+        finished=len(cases) - len(todo),
+        in_all=len(cases),
         states=STATES,
         step_text=words.step_text,
     )
@@ -103,6 +108,7 @@ def commit(
         payload |= {
             "run_hash": desk.run.config_hash,
             "case_hash": shown.case.content_hash,
+            "record_hash": record_hash(shown.record),
             "report_hash": page_hash(shown.parts(Page.RECORD, others)),
             "adjudicates": reader.adjudicator,
         }
@@ -117,10 +123,10 @@ def next_task(cases: list[list[Task]]) -> Task | None:
 
 
 def _task(request: Request, reader: Reader, address: str) -> tuple[Desk, Task]:
-    """Returns a case-step that this reader has; of any other it is not told whether there is one."""
+    """Returns a case-step on the list of this reader; of any other it is not told whether there is one."""
     desk = desk_of(request)
     task = desk.task(reader, address)
-    if task is None:
+    if task is None or task.state is State.LOCKED:
         raise HTTPException(404, "There is no such page on your list.")
     return desk, task
 
