@@ -179,7 +179,9 @@ def test_a_treatment_under_way_is_no_result_that_came_in(case):
 
 
 def test_what_must_not_be_missed_is_not_said_to_be_looked_for(run, case):
-    page = words_of(Page(step(html_of(run, case))))
+    ranked = (RankedAnswer(system=made.ICD, code="I26.99", display="pulmonary embolism", probability=0.3),)
+    stored = [StoredRecord(of(case, ranked=ranked, vocabulary="general-ward-icd10"), [], {})]
+    page = words_of(Page(step(render(run, stored, None, case_of=lambda _: case)[CASE])))
     assert "With a share of the votes, among what must not be missed:" in page
     assert "a small one, does not rule it out" in page
 
