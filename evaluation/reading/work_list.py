@@ -129,9 +129,9 @@ def overlap_of(text: str, case_steps: int) -> int | None:
 
 
 def by_case(steps: Iterable[CaseStep]) -> dict[str, list[CaseStep]]:
-    """Returns case -> its case-steps by clock, and at one clock in the order of the pathway."""
+    """Returns case -> its case-steps by clock; at one clock a loop begun first is ended first, as in the report."""
     found: dict[str, list[CaseStep]] = {}
-    for step in sorted(steps, key=lambda s: (s.key[0], s.clock, s.position, s.key[2])):
+    for step in sorted(steps, key=lambda s: (s.key[0], s.clock, s.key[2], s.position)):
         found.setdefault(step.key[0], []).append(step)
     return found
 

@@ -104,7 +104,7 @@ class Hindsight:
             if new and (item.shows_treatment or not before):
                 done.append((new[0].charted, _deed(item, new, new[0].charted)))
             late = [f for f in findings if f.charted <= clock < f.available <= clock + WINDOW]
-            if late:
+            if late and not item.shows_treatment:  # what was under way already, charted later, is no result
                 first = min(f.available for f in late)
                 results.append((first, _deed(item, late, first)))
         return Afterwards(*(tuple(d for _, d in sorted(rows, key=lambda row: row[0])) for rows in (done, results)))

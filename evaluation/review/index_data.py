@@ -135,7 +135,8 @@ def build(
     sets = {r.step for r in plain if r.chosen}
     known = None if blind else score
     shown = None if blind else cohort
-    rows = tuple(_row(s, vocabularies, name_of, blind) for s in records)
+    told = {r.case_id: r for r in sorted(plain, key=lambda r: len(r.vignette))}  # of each case the fullest
+    rows = tuple(_row(s, told[s.record.case_id], vocabularies, name_of, blind) for s in records)
     states = {r.state for r in rows}
     return IndexPage(
         name=words.short(run.name, 120),
@@ -203,7 +204,7 @@ def _state(record: RunRecord) -> str:
     return "unchecked" if record.peer_agreement is None else "disagreed"
 
 
-def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, name_of: NameOf, blind: bool) -> Row:
+def _row(stored: StoredRecord, told: RunRecord, vocabularies: set_compare.Lookup, name_of: NameOf, blind: bool) -> Row:
     record = stored.record
     answer = data.answer_text(record)
     name = name_of(record.step)
@@ -212,7 +213,7 @@ def _row(stored: StoredRecord, vocabularies: set_compare.Lookup, name_of: NameOf
     row = Row(
         href=data.case_address(record),
         case_id=words.short(record.case_id, 60),
-        vignette=words.short(data.vignette(record), 90),
+        vignette=words.short(data.vignette(record if record.vignette else told), 90),
         step=name if record.occurrence == 1 else again,
         step_key=words.short(record.step, 80),
         size=len(record.chosen),

@@ -81,5 +81,7 @@ def interval_text(name: str, metric: Mapping[str, Any]) -> str:
     """Returns the limits of a metric's interval in words; empty where it has none."""
     if metric.get("low") is None or metric.get("high") is None:
         return ""
+    if name.startswith("gain_") and metric["low"] == metric["high"]:  # no patient differs: every resample is the same
+        return say("index.too_few")
     low = points(metric["low"], unit=False) if name.startswith("gain_") else metric_value(name, metric["low"])
     return say("index.interval", low=low, high=metric_value(name, metric["high"]))

@@ -153,8 +153,7 @@ class _Pages:
             )
         self.cohort = cohort
         self.run, self.score, self.blind, self.language, self.case_of = run, score, blind, language, case_of
-        steps = list(dict.fromkeys(s.record.step for s in records))
-        self.ordered = sorted(records, key=lambda s: _place(s, steps))
+        self.ordered = in_order(records, [*step_rules(run.config)])
         self.by_case = [list(own) for _, own in groupby(self.ordered, key=lambda s: s.record.case_id)]
 
     @property
@@ -211,15 +210,29 @@ class _Pages:
         return page_data.case_file(self.by_case[number][0].record.case_id) if 0 <= number < self.cases else ""
 
 
-def _place(stored: StoredRecord, steps: Sequence[str]) -> tuple[str, float, int, int]:
-    """Sorts the steps of a case by clock; those without one come last.
+def in_order(records: Sequence[StoredRecord], steps: Sequence[str]) -> list[StoredRecord]:
+    """Returns records by case and clock; a step without a clock stands behind those before it in the pathway.
 
     Where two clocks are equal, the loop that was begun first is ended first: the results of the first tests are read
     before the second tests are ordered.
+
+    Args:
+        records: case-steps of one run.
+        steps: names in the order of the pathway; steps that are not among them follow as they come.
     """
-    record = stored.record
-    clock = float("inf") if record.clock is None else record.clock
-    return record.case_id, clock, record.occurrence, steps.index(record.step)
+    position = {name: n for n, name in enumerate(dict.fromkeys([*steps, *(s.record.step for s in records)]))}
+    clocks: dict[str, dict[int, float]] = {}
+    for record in (s.record for s in records):
+        if record.clock is not None and record.occurrence == 1:
+            clocks.setdefault(record.case_id, {})[position[record.step]] = record.clock
+
+    def place(stored: StoredRecord) -> tuple[str, float, int, int]:
+        record, own = stored.record, position[stored.record.step]
+        before = [clock for n, clock in clocks.get(record.case_id, {}).items() if n < own]
+        clock = max(before, default=float("-inf")) if record.clock is None else record.clock
+        return record.case_id, clock, record.occurrence, own
+
+    return sorted(records, key=place)
 
 
 def _reader(engine: Engine) -> CaseOf:

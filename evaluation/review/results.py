@@ -155,6 +155,8 @@ def _sentence(name: str, metric: Mapping[str, Any]) -> str:
     ]
     if between := interval_text(name, metric):
         parts.append(say("index.interval_95", interval=between))
+    else:
+        parts.append(say("index.no_interval"))
     return say("words.list_gap").join(parts)
 
 

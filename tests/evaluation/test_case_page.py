@@ -169,6 +169,23 @@ def test_what_was_not_known_at_the_clock_is_listed_and_what_was_done_later_folde
     assert "Troponin T" not in blind
 
 
+def test_a_treatment_under_way_is_no_result_that_came_in(case):
+    drug = Coding("http://www.nlm.nih.gov/research/umls/rxnorm", "7052", "morphine")
+    begun = Finding("drug", FindingKind.TREATMENT, drug, "given", made.CLOCK - 30, made.CLOCK + 60)
+    treated = replace(case, findings=(*case.findings, begun))
+    found = Hindsight({"pathway": {"text": STEPS}}, lambda _: treated).afterwards(of(treated))
+    assert found is not None
+    assert [deed.names for deed in found.results] == ["Lactate"]
+
+
+def test_what_must_not_be_missed_is_not_said_to_be_looked_for(run, case):
+    ranked = (RankedAnswer(system=made.ICD, code="I26.99", display="pulmonary embolism", probability=0.3),)
+    stored = [StoredRecord(of(case, ranked=ranked, vocabulary="general-ward-icd10"), [], {})]
+    page = words_of(Page(step(render(run, stored, None, case_of=lambda _: case)[CASE])))
+    assert "With a share of the votes, among what must not be missed:" in page
+    assert "a small one, does not rule it out" in page
+
+
 def test_a_case_that_changed_since_the_run_tells_nothing(case):
     look = Hindsight({"pathway": {"text": STEPS}}, lambda _: case)
     assert look.unknown(of(case)) is not None

@@ -125,12 +125,14 @@ def test_a_share_of_0_or_1_has_the_exact_bound_over_patients():
 
 
 def test_every_mean_of_what_lies_between_0_and_1_has_the_exact_bound():
-    steps = [step(i, f"p{i}", 0, brier=0.0, confidence=0.1, right=0, requests=1) for i in range(6)]
+    on_lists = {"must_not_miss": (0.0, 0.0), "required": (0, 2)}
+    steps = [step(i, f"p{i}", 0, brier=0.0, confidence=0.1, right=0, requests=1, **on_lists) for i in range(6)]
     exact = {name for name, m in summarise(steps, "category", 0).items() if m.detail.get("interval") == "exact"}
     assert exact == {
         "accuracy_category", "top_3", "top_5", "mrr", "truth_outside_vocabulary", "confident_misses", "verified_misses",
         "coverage", "accuracy_when_answered", "verified", "unverified", "abstain", "failed", "unparseable",
-        "not_applicable",
+        "not_applicable", "must_not_miss_recall", "must_not_miss_recall_top_5", "must_not_miss_confident_misses",
+        "required_item_recall",
     }  # fmt: skip
 
 

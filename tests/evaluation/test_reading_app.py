@@ -186,6 +186,20 @@ def test_what_cannot_be_taken_is_named_and_kept(single):
     assert reader.post(f"{ONE}/first", {"words": "an odd thing", "confidence": "5"}).status_code == 200
 
 
+def test_without_a_recorded_label_nothing_is_asked_of_it(single):
+    engine, run = single
+    stored = RunStore(engine)
+    key = ("fhir-r1", FIRST, 1)
+    reader = member(engine, run, "Ann")
+    reader.read(ONE, "J18.9", "heart failure")
+    assert 'name="knowable"' in reader.get(ONE).text
+    stored.rescore(run.run_id, key, [], {})
+    page = reader.get(ONE).text
+    assert 'name="record_wrong"' in page
+    assert 'name="knowable"' not in page
+    assert 'name="equivalent"' not in page
+
+
 def test_a_finished_reading_holds_the_whole_form(single):
     engine, run = single
     reader = member(engine, run, "Ann")

@@ -16,7 +16,7 @@ from clinical_data.ground_truth import GroundTruth, Label, LabelledCase, Strengt
 from clinical_data.store.case_store import CaseStore
 from evaluation.record import RankedAnswer, TurnRecord
 from evaluation.review import answer_data, page_data, reasoning, tree_svg, words
-from evaluation.review.report import render, write_report
+from evaluation.review.report import in_order, render, write_report
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore, StoredRecord
 
@@ -97,6 +97,14 @@ def test_a_loop_is_told_in_the_order_in_which_it_was_taken():
     assert ids == ["workup", "result_update", "workup-2", "result_update-2"]
     assert "Step 3 of 4: Work-up, round 2" in words_of(Page(html))
     assert page_data.case_address(records[1]) == "cases/fhir-demo-07.html#workup-2"
+
+
+def test_a_step_that_was_not_asked_stands_in_its_place_in_the_pathway():
+    names = ("triage", "admission_diagnosis", "treatment", "disposition")
+    clocks = dict(zip(names, (None, 60, None, 120), strict=True))
+    records = [made.pneumonia(step=s, clock=clocks[s]) for s in reversed(names)]
+    found = in_order([StoredRecord(r, [], {}) for r in records], names)
+    assert [s.record.step for s in found] == list(names)
 
 
 @pytest.mark.parametrize("blind", [False, True])

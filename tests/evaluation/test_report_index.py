@@ -17,6 +17,7 @@ from evaluation.metrics.request_cut import CutPoint
 from evaluation.review.cohort import Cohort, Further, Judged, Person, gather
 from evaluation.review.cohort_plots import step_plots
 from evaluation.review.language import LANGUAGES
+from evaluation.review.metric_words import interval_text
 from evaluation.review.report import render, write_report
 from evaluation.review.results import headline_names, headlines
 from evaluation.scoring import score_run
@@ -102,6 +103,19 @@ def test_a_gain_at_another_level_says_nothing_of_the_headline():
     (found,) = headlines(score, set(), str)
     assert len(found.verdicts) == 1
     assert "worse" in found.verdicts[0]
+
+
+def test_a_figure_without_an_interval_says_so_and_one_without_width_is_not_shown_as_sure():
+    metrics = {"accuracy_chapter": m(0.0, n=1), "gain_over_majority_class": m(0.0, 0.0, 0.0)}
+    (found,) = headlines({"steps": {STEP: step_score(metrics)}}, set(), str)
+    assert found.sentence.endswith("no interval")
+    assert interval_text("gain_over_majority_class", metrics["gain_over_majority_class"]) == "too few patients"
+
+
+def test_a_question_that_was_not_asked_names_the_patient_as_the_case_does():
+    bare = StoredRecord(made.pneumonia(step="triage", vignette="", clock=None, status="not_applicable"), [], {})
+    html = render(made.RUN, [bare, *made.stored()], None)["index.html"]
+    assert "not recorded." not in html
 
 
 def index(**more: Any) -> Page:

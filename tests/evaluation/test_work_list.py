@@ -88,9 +88,14 @@ def test_an_overlap_is_a_share_a_number_or_all():
             overlap_of(text, 30)
 
 
-def test_steps_of_a_case_stand_by_clock_then_pathway_then_occurrence():
-    steps = [step("c", "late", 90), step("c", "x", 60, 2), step("c", "y", 60, 1, 2), step("c", "y", 60, 1, 1)]
-    assert [s.key[1:] for s in by_case(steps)["c"]] == [("y", 1), ("y", 2), ("x", 1), ("late", 1)]
+def test_steps_of_a_case_stand_by_clock_and_a_loop_begun_first_is_ended_first():
+    steps = [
+        step("c", "late", 90),
+        step("c", "tests", 60, 1, 2),
+        step("c", "results", 60, 2),
+        step("c", "tests", 45, 1),
+    ]
+    assert [s.key[1:] for s in by_case(steps)["c"]] == [("tests", 1), ("results", 1), ("tests", 2), ("late", 1)]
 
 
 A, B, C = (step("c", name, clock) for name, clock in (("a", 60), ("b", 90), ("c", 120)))

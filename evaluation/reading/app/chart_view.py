@@ -112,7 +112,7 @@ def later_view(case: Case, clock: int) -> tuple[Group, ...]:
     later = [f for f in case.findings if clock < f.available <= until and f.charted >= clock and f.result_in_source]
     acts = [f for f in later if f.kind in (FindingKind.TREATMENT, FindingKind.PROCEDURE)]
     rest = [f for f in later if f not in acts]
-    named = (("Treated and done", acts), ("Found", rest))
+    named = (("Treated and done", acts), ("Results and observations", rest))
     return tuple(Group(title, _rows(found)[:MOST_LATER]) for title, found in named if found)
 
 
