@@ -222,7 +222,7 @@ def _decide(
     conclusion = _mixture(used, weights, best.trajectory.conclusion, vocabulary)
     conclusion = replace(conclusion, draws=draws, unparseable=unparseable)
     if margin < abstain_below:
-        reason = f"the two leading answers are closer than {abstain_below:g}"
+        reason = f"the two leading answers are less than {abstain_below * 100:g} % apart"
         return Verdict(Status.ABSTAIN, conclusion, best, margin, reason)
     if not best.verification.verified:
         return Verdict(Status.UNVERIFIED, conclusion, best, margin, _why_unverified(candidates))

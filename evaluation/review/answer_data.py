@@ -72,6 +72,8 @@ def bars(record: RunRecord) -> tuple[tuple[Bar, ...], str]:
     lines = [_rest(answers[most:], bool(record.chosen))] if answers[most:] else []
     if others and others[0].probability > min(a.probability for a in answers[:size]):
         lines.append(say(f"case.bars.outweighed_{'set' if record.chosen else 'one'}"))
+    if len(answers) > 1 and not record.chosen:
+        lines.append(say("case.bars.even", n=len(answers), share=words.percent(1 / len(answers))))
     return shown, say("words.sentence_gap").join(lines)
 
 

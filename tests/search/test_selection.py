@@ -114,7 +114,7 @@ def test_every_rule_abstains_below_the_margin_and_without_an_answer(rule):
     verdict = choose(rule, *close, abstain_below=0.02)
     assert verdict.status is Status.ABSTAIN
     assert verdict.conclusion.answer_key == "pneumonia"
-    assert "closer than 0.02" in verdict.reason
+    assert "less than 2 % apart" in verdict.reason
     empty = choose(rule, candidate(1, None), candidate(2, None), abstain_below=0.02)
     assert (empty.status, empty.winner, empty.margin) == (Status.ABSTAIN, None, None)
     assert (empty.conclusion.answer_key, empty.conclusion.draws, empty.conclusion.unparseable) == (None, 8, 8)
