@@ -55,7 +55,8 @@ def test_ticks_are_round(low, high, found):
 def test_ticks_lie_within_the_limits_and_are_few(low, width):
     found = ticks(low, low + width)
     assert len(found) <= 6
-    assert all(low - 1e-6 * (1 + low) <= t <= low + width + 1e-6 * (1 + low + width) for t in found)
+    slack = 1e-6 * (low + width)  # far less than a plot can show
+    assert all(low - slack <= t <= low + width + slack for t in found)
 
 
 def test_intervals_lie_where_their_limits_are():

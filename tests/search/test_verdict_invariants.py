@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scripted_trees import NAMING, TableModel, random_search
 
 from search import prompts
+from search.actions import ActionKind
 from search.answers import mentions, redact
 from search.desk import Desk
 from search.mcts import rstar
@@ -78,7 +79,8 @@ def test_the_peers_prefix_is_shorter_and_lacks_the_answer():
             check = desk.run(verify(candidate.trajectory, "/x", maker))
             turns, keys = candidate.trajectory.turns, answer_keys(candidate.trajectory.conclusion)
             whole = "".join(s.text for t in turns for s in t.segments)
-            calls = [call.text for call in desk.calls if call.purpose == "think"]
+            asked = "think" if ActionKind.THINK in settings.kinds else "vote"
+            calls = list(dict.fromkeys(call.text for call in desk.calls if call.purpose == asked))
             assert len(calls) == len(check.cuts)
             for cut, text in zip(check.cuts, calls, strict=True):
                 prefix = text.removeprefix(opening).removesuffix(prompts.PEER_CUE)
