@@ -197,13 +197,9 @@ def _item(item: str, answers: Sequence[bool], steps: Sequence[tuple[str, Sequenc
         sum(answers),
         len(set(patients)),
         mean_metric([fmean(s.value for s in own) for _, own in steps], patients, seed),
-        _changed([fmean(s.changed for s in own) for _, own in steps], patients, seed),
+        mean_metric([fmean(s.changed for s in own) for _, own in steps], patients, seed, share=True),
         mean_metric([fmean(changes) for _, changes in judged], [p for p, _ in judged], seed),
     )
-
-
-def _changed(shares: Sequence[float], patients: Sequence[str], seed: int) -> Metric:
-    return mean_metric(shares, patients, seed, share=set(shares) <= {0.0, 1.0})
 
 
 def _order(one: ItemValue) -> tuple[bool, bool, float, float, str]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-Key = tuple[str, str, int]
-"""case_id, step, occurrence: one case-step of a run."""
+from evaluation.store.run_store import Key as Key
 
 
 class Verdict(StrEnum):

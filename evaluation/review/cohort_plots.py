@@ -266,7 +266,7 @@ def _by_recall(judged: Judged) -> bool:
 def _group(name: str, values: Sequence[tuple[float, str, Person]]) -> tuple[str, Metric, int]:
     patients = [patient for _, patient, _ in values]
     numbers = [value for value, _, _ in values]
-    return name, mean_metric(numbers, patients, SEED, share=set(numbers) <= {0.0, 1.0}), len(set(patients))
+    return name, mean_metric(numbers, patients, SEED, share=True), len(set(patients))
 
 
 def _age(person: Person) -> str:

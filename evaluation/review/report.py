@@ -151,10 +151,18 @@ class _Pages:
             raise UsageError(
                 "a run that was valued by recorded labels cannot be reported blind", hint="report it without --blind"
             )
-        self.cohort = cohort
-        self.run, self.score, self.blind, self.language, self.case_of = run, score, blind, language, case_of
-        self.ordered = in_order(records, [*step_rules(run.config)])
+        rules = step_rules(run.config)
+        self.run, self.score, self.cohort, self.blind, self.language = run, score, cohort, blind, language
+        self.ordered = in_order(records, [*rules])
         self.by_case = [list(own) for _, own in groupby(self.ordered, key=lambda s: s.record.case_id)]
+        self.context = case_page.Context(
+            run_name=run.name,
+            pathway=run.pathway,
+            vocabularies=set_compare.vocabularies(run.config),
+            hindsight=Hindsight(run.config, case_of),
+            titles={name: rule.title for name, rule in rules.items()},
+            blind=blind,
+        )
 
     @property
     def cases(self) -> int:
@@ -176,7 +184,7 @@ class _Pages:
 
     def _case(self, number: int, paper: bool) -> tuple[str, str]:
         own = self.by_case[number]
-        page = case_page.build(own, self._context())
+        page = case_page.build(own, self.context)
         script = asset("tree.js") if not paper and any(s.bench for s in page.steps) else ""
         html = (
             environment()
@@ -192,16 +200,6 @@ class _Pages:
             )
         )
         return f"cases/{page_data.case_file(own[0].record.case_id)}", html
-
-    def _context(self) -> case_page.Context:
-        return case_page.Context(
-            run_name=self.run.name,
-            pathway=self.run.pathway,
-            vocabularies=set_compare.vocabularies(self.run.config),
-            hindsight=Hindsight(self.run.config, self.case_of),
-            titles={name: rule.title for name, rule in step_rules(self.run.config).items()},
-            blind=self.blind,
-        )
 
     def _shared(self, paper: bool) -> dict[str, Any]:
         return {"run_name": self.run.name, "blind": self.blind, "mark": Markup(_MARK), "paper": paper}
