@@ -43,7 +43,8 @@ ZERO_SHOT: dict[str, Any] = {
     "answer_chars": 60,
 }  # the embedded model needs the list and the calibration
 SEARCH = {"rollouts": 8, "max_requests": 10, "request": 2, "wave": 4, "peer_cuts": 2}
-TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype="bf16", save_dtype="bf16", patience=0)
+DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
+TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def options_of(
         peer=peer,
         seed=seed,
         settings=settings,
-        models={} if generator.startswith("random") else {"dtype": "bf16"},
+        models={} if generator.startswith("random") else {"dtype": DTYPE},
     )
 
 

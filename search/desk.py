@@ -7,6 +7,7 @@ everything stays a matter of arithmetic, not of timing.
 
 from __future__ import annotations
 
+import math
 import struct
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -243,8 +244,20 @@ class Desk:
             completions, ids, logprobs = (reply.text,), (reply.token_ids,), (reply.logprob,)
         else:
             assert isinstance(ask.request, ScoreRequest)
-            completions, ids, logprobs = ask.request.choices, reply.choice_ids, reply.logprobs
+            completions, ids, logprobs = _scored(ask.request, reply)
         seed = ask.request.seed if isinstance(ask.request, GenerateRequest) else None
         self.calls.append(
             ModelCall(ask.role, ask.purpose, self._last.text, reply.prompt_ids, completions, ids, logprobs, seed)
         )
+
+
+def _scored(
+    request: ScoreRequest, reply: ChoiceScores
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], tuple[float, ...]]:
+    """Returns the choices that were scored, with their ids and ln p: where leaders were wanted not all may be."""
+    if request.leaders is None:
+        return request.choices, reply.choice_ids, reply.logprobs
+    scored = [i for i, logprob in enumerate(reply.logprobs) if logprob > -math.inf]
+    rows = (request.choices, reply.choice_ids, reply.logprobs)
+    choices, ids, logprobs = (tuple([row[i] for i in scored]) for row in rows)
+    return choices, ids, logprobs  # type: ignore[return-value]

@@ -78,15 +78,21 @@ class Search:
         return self.tree.nodes[min(len(self.committed), len(self.tree.nodes) - 1)]
 
     def slots(self, turns: tuple[Turn, ...]) -> list[Slot]:
-        """Returns the slots after some turns: legal kinds, within depth and requests; FINISH alone at the limit."""
+        """Returns the slots after some turns: legal kinds, within depth and requests; FINISH alone at the limit.
+
+        FINISH waits for `min_requests`, unless nothing may be requested any more.
+        """
         kinds = [t.action.kind for t in turns]
         if kinds and kinds[-1] is ActionKind.FINISH:
             return []
         if depth_of(kinds) + 1 >= self.maker.settings.depth:
             return [Slot(ActionKind.FINISH)]
         legal = tuple(k for k in legal_kinds(kinds) if k in self.maker.settings.kinds)
-        if kinds.count(ActionKind.REQUEST) >= self.maker.settings.max_requests or not self.maker.items_left(turns):
+        requests = kinds.count(ActionKind.REQUEST)
+        if requests >= self.maker.settings.max_requests or not self.maker.items_left(turns):
             legal = tuple(k for k in legal if k is not ActionKind.REQUEST)
+        if requests < self.maker.settings.min_requests and ActionKind.REQUEST in legal:
+            legal = tuple(k for k in legal if k is not ActionKind.FINISH)
         if ActionKind.REPHRASE in kinds:
             legal = tuple(k for k in legal if k is not ActionKind.REPHRASE)
         return [Slot(k) for k in legal]

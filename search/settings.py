@@ -37,6 +37,7 @@ class SearchSettings:
         rollouts: rollouts of one search; with prospective chart access, of each commit.
         depth: turns on a path, requests not counted.
         max_requests: requests on a path.
+        min_requests: requests before a path may conclude, as long as there is something left to request.
         exploration: c of UCT.
         think, ask, request: children per slot of that kind.
         votes: most draws of one FINISH where the vote is not exact.
@@ -73,6 +74,7 @@ class SearchSettings:
     rollouts: int = 16
     depth: int = 5
     max_requests: int = 4
+    min_requests: int = 0
     exploration: float = 1.4
     think: int = 3
     ask: int = 3
@@ -135,6 +137,8 @@ class SearchSettings:
         for name, words in WORDS.items():
             if getattr(changed, name) not in words:
                 raise UsageError(f"{name} must be {' or '.join(words)}")
+        if changed.min_requests > changed.max_requests:
+            raise UsageError("min_requests must not exceed max_requests")
         if changed.temperature < 0 or not 0 < changed.top_p <= 1:
             raise UsageError("temperature must not be negative, top_p must lie above 0 and at most at 1")
         return changed
@@ -166,7 +170,7 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "exploration", "abstain_below", "cost_weight", "likelihood_weight", "confidence_weight", "evaluation_weight",
-    "max_requests", "peer_cuts", "max_tokens", "max_cost_usd", "max_seconds",
+    "max_requests", "min_requests", "peer_cuts", "max_tokens", "max_cost_usd", "max_seconds",
 )  # fmt: skip
 
 # `paper`: 32 rollouts, depth 5, c 2, and nothing that the reference code lacks: eager expansion, no merging of equal

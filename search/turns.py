@@ -20,6 +20,7 @@ from search.models.language_model import (
     ChoiceScores,
     GenerateRequest,
     Generation,
+    Leaders,
     Prompt,
     Sampling,
     ScoreRequest,
@@ -166,20 +167,23 @@ class TurnMaker:
 
     def choose_items(self, spot: Spot) -> Part[list[Wanted]]:
         """Draws distinct items by their likelihood, without replacement."""
-        items = self.items_left(spot.turns)
-        scores = yield from self.score_items(spot, items)
-        noise = derive_random(self.seed, self.role, spot.label, "request")
-        temperature = max(self.settings.temperature, 1e-6)
-        logits = [p / temperature + gumbel(noise.random()) for p in scores.likelihoods(self.settings.likelihood)]
-        order = sorted(range(len(items)), key=lambda i: (-logits[i], items[i].item_id))
-        chosen = order[: self.settings.request]
-        return [Wanted(items[i], scores.logprobs[i], len(scores.choice_ids[i])) for i in chosen]
+        items, s = self.items_left(spot.turns), self.settings
+        random = derive_random(self.seed, self.role, spot.label, "request")
+        noise = tuple(gumbel(random.random()) for _ in items)
+        leaders = Leaders(s.request, s.likelihood, max(s.temperature, 1e-6), noise)
+        scores = yield from self.score_items(spot, items, leaders)
+        sizes = [len(ids) for ids in scores.choice_ids]
+        merits = [leaders.merit(i, scores.logprobs[i], sizes[i]) for i in range(len(items))]
+        order = sorted(range(len(items)), key=lambda i: (-merits[i], items[i].item_id))
+        return [Wanted(items[i], scores.logprobs[i], sizes[i]) for i in order[: s.request]]
 
-    def score_items(self, spot: Spot, items: Sequence[CatalogueItem]) -> Part[ChoiceScores]:
-        """Returns the likelihood of each item after the request cue."""
+    def score_items(
+        self, spot: Spot, items: Sequence[CatalogueItem], leaders: Leaders | None = None
+    ) -> Part[ChoiceScores]:
+        """Returns the likelihood of each item after the request cue, or of those that lead."""
         prompt = (*spot.prompt, Segment(self.words.CUES[ActionKind.REQUEST]))
         choices = tuple(f" {item.display}" for item in items)
-        (reply,) = yield [Ask(self.role, "request", ScoreRequest(prompt, choices))]
+        (reply,) = yield [Ask(self.role, "request", ScoreRequest(prompt, choices, leaders))]
         return scores_of(reply)
 
     def opened(self, item: CatalogueItem, logprob: float = 0.0, tokens: int = 0) -> Turn:

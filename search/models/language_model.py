@@ -92,11 +92,38 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaders:
+    """Which of several choices are wanted: those of the highest `likelihood / temperature + noise`.
+
+    Attributes:
+        count: how many.
+        likelihood: `mean` or `sum` of ln p over the tokens of a choice.
+        temperature: above 0.
+        noise: what is added, for each choice.
+    """
+
+    count: int
+    likelihood: str
+    temperature: float
+    noise: tuple[float, ...]
+
+    def merit(self, at: int, logprob: float, tokens: int) -> float:
+        """Returns what choice `at` is ranked by, from its ln p and its number of tokens."""
+        likelihood = logprob if self.likelihood == "sum" else logprob / (tokens or 1)
+        return likelihood / self.temperature + self.noise[at]
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Likelihood wanted of each of several continuations of one prompt."""
+    """Likelihood wanted of each of several continuations of one prompt.
+
+    Attributes:
+        leaders: only the choices that lead by this rule are needed; a model may leave out the others, and may not.
+    """
 
     prompt: Prompt
     choices: tuple[str, ...]
+    leaders: Leaders | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +133,8 @@ class ChoiceScores:
     Attributes:
         prompt_ids: ids of the prompt.
         choice_ids: ids of each choice.
-        logprobs: for each choice, sum over its tokens of ln p (temperature 1).
+        logprobs: for each choice, sum over its tokens of ln p (temperature 1); -inf where only leaders were wanted and
+            this one was left out.
     """
 
     prompt_ids: tuple[int, ...]

@@ -22,6 +22,7 @@ from torch import Tensor
 from search.models.choice_walk import ChoiceWalk, Menu
 from search.models.kv_cache import Ids, PrefixCache, States
 from search.models.language_model import GenerateRequest, Work
+from search.models.race import Race
 from search.models.shared_attention import (
     IMPLEMENTATION,
     AttentionPlan,
@@ -275,6 +276,18 @@ class PrefixEngine:
         """Fills in ln p of the choices of some jobs, sorted by prompt and all prefilled."""
         for some in packs(jobs, lambda job: job.new_tokens, SCORE_ROWS):
             self._score_pass(some)
+
+    def lead(self, races: Sequence[Race]) -> None:
+        """Finds the leaders of some races, sorted by prompt and all prefilled; each round scores for all of them."""
+        for race in races:
+            race.restart()  # a batch that ran out of memory comes again
+        while rounds := [(race, wanted) for race in races if (wanted := race.round())]:
+            tables: dict[Ids, dict[Ids, float]] = {}
+            for race, wanted in rounds:
+                tables.setdefault(race.prompt_ids, {}).update(dict.fromkeys(sorted(wanted), 0.0))
+            self.score([Scoring(ids, choices) for ids, choices in tables.items()])
+            for race, _ in rounds:
+                race.take(tables[race.prompt_ids])
 
     def _score_pass(self, jobs: Sequence[Scoring]) -> None:
         """Scores all choices of some jobs in one pass.

@@ -24,6 +24,7 @@ from search.models.language_model import (
     ScoreRequest,
     Work,
 )
+from search.models.race import Race
 
 go_offline()
 
@@ -48,7 +49,7 @@ CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.0
 MAX_BATCH = 64
 CACHE_MB = 2048.0
 
-Job = TypeVar("Job", Draft, Scoring)
+Job = TypeVar("Job", Draft, Scoring, Race)
 
 
 class TransformersModel:
@@ -178,22 +179,32 @@ class TransformersModel:
             ModelError: an empty or overlong prompt, or the back-end failed.
         """
         with self._lock:
-            wanted = [(self.prompt_ids(r.prompt), [self._tokenise(c) for c in r.choices]) for r in requests]
-            tables: dict[Ids, dict[Ids, float]] = {}
+            wanted = [(self.prompt_ids(r.prompt), tuple(map(self._tokenise, r.choices))) for r in requests]
             for prompt_ids, choices in wanted:
                 self._check_length(len(prompt_ids), max(map(len, choices), default=0))
-                tables.setdefault(prompt_ids, {}).update(dict.fromkeys(choices, 0.0))
-            jobs = [
-                Scoring(ids, dict.fromkeys(part, 0.0))
-                for ids in sorted(tables)
-                for part in packs(sorted(tables[ids]), len, SCORE_ROWS)
-            ]
-            self._in_batches(jobs, self._engine.score)
-            for job in jobs:
-                tables[job.prompt_ids].update(job.choices)
+            tables = self._score_all([w for w, r in zip(wanted, requests, strict=True) if r.leaders is None])
+            races = [Race(*w, r.leaders) for w, r in zip(wanted, requests, strict=True) if r.leaders is not None]
+            self._in_batches(sorted(races, key=lambda race: race.prompt_ids), self._engine.lead)
+            found = iter(races)
             return [
-                ChoiceScores(ids, tuple(choices), tuple(tables[ids][c] for c in choices)) for ids, choices in wanted
+                ChoiceScores(*w, tuple(tables[w[0]][c] for c in w[1]) if r.leaders is None else next(found).scores())
+                for w, r in zip(wanted, requests, strict=True)
             ]
+
+    def _score_all(self, wanted: Sequence[tuple[Ids, tuple[Ids, ...]]]) -> dict[Ids, dict[Ids, float]]:
+        """Returns ln p of all choices of some prompts, by prompt and choice."""
+        tables: dict[Ids, dict[Ids, float]] = {}
+        for prompt_ids, choices in wanted:
+            tables.setdefault(prompt_ids, {}).update(dict.fromkeys(choices, 0.0))
+        jobs = [
+            Scoring(ids, dict.fromkeys(part, 0.0))
+            for ids in sorted(tables)
+            for part in packs(sorted(tables[ids]), len, SCORE_ROWS)
+        ]
+        self._in_batches(jobs, self._engine.score)
+        for job in jobs:
+            tables[job.prompt_ids].update(job.choices)
+        return tables
 
     def prompt_ids(self, prompt: Prompt) -> Ids:
         """Returns the token ids of a prompt.

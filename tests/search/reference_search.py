@@ -81,6 +81,8 @@ class Reference:
         ):
             allowed = allowed - {"request"}
         allowed = {k for k in allowed if k in self.maker.settings.actions.split(", ")}
+        if "request" in allowed and kinds.count("request") < self.maker.settings.min_requests:
+            allowed.discard("finish")
         return [k for k in ORDER if k in allowed]
 
     def reach(self, place):

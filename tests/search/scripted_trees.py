@@ -99,6 +99,7 @@ def random_search(number):
         rollouts=dice.choice((1, 2, 3, 5, 8, 12, 18)),
         depth=dice.randint(1, 5),
         max_requests=dice.randint(0, 3),
+        min_requests=dice.choice((0, 0, 1, 2)),
         think=dice.randint(1, 3),
         ask=dice.randint(1, 3),
         ask_votes=dice.randint(1, 3),
