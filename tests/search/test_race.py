@@ -83,7 +83,7 @@ def test_a_race_can_be_run_again():
 def test_the_engine_finds_them_and_computes_less(folder, likelihood, temperature):
     model = TransformersModel.load(str(folder), dtype="fp32", threads=1)
     dice = random.Random(3)
-    noises = [tuple(20 * gumbel(dice.random()) for _ in CHOICES) for _ in range(5)]
+    noises = [tuple(200 * gumbel(dice.random()) for _ in CHOICES) for _ in range(5)]
     prompts = [prompt(f"the patient has {word}") for word in ("fever", "pain", "fever", "a cough", "x")]
     wanted = [
         ScoreRequest(p, CHOICES, Leaders(2, likelihood, temperature, noise))
