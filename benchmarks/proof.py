@@ -1,50 +1,63 @@
-"""The experiment on eICU: does what the record later showed teach the models of the admission diagnosis?
+"""The proof: does what the record later showed teach the models of the admission diagnosis?
 
-Cohort and endpoint are fixed beforehand (`benchmarks.cohort`; docs/log.md): top-1 over 28 groups at 6 h, paired by
-patient, on the 150 held-out stays. `teach` makes cases, sets and the two models; the other stages replay the arms named
-on a list of stays, and score them. What is done stays in the folder, and the same command goes on after a stop; the
-generator of docs/results/adapters, copied to FOLDER/models/generator, is not tuned again.
+On eICU, cohort and endpoint are fixed beforehand (`benchmarks.cohort`; docs/log.md): top-1 over 28 groups at 6 h,
+paired by patient, on the 150 held-out stays. `teach` makes cases, sets and the two models, `ttrl` the one that
+learned without labels; the other stages replay the arms named on a list of stays, and score them. `bundled` does so
+for the adapters that come with the package, on the synthetic cases, which were written by one generator and show that
+the way works, not more. What is done stays in the folder, and the same command goes on after a stop; the adapters of
+docs/results, copied to FOLDER/models, are not tuned again.
 
     python -m benchmarks.proof FOLDER teach EICU_DEMO
+    python -m benchmarks.proof FOLDER ttrl
     python -m benchmarks.proof FOLDER tuning [ARM ...]
     python -m benchmarks.proof FOLDER held-out [ARM ...]     # once per arm: a look is a look
+    python -m benchmarks.proof FOLDER bundled [ARM ...]
+    python -m benchmarks.proof FOLDER control                # labels exchanged between stays: must fall to the majority
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import shuffled
 from benchmarks.cohort import STEP, write_lists
+from clinical_data.demo import bundle_folder
 from evaluation.formatting import metric_text
 from evaluation.scoring import score_run
 from evaluation.store import existing_database
 from evaluation.supervision.fine_tune import fine_tune
 from evaluation.supervision.fine_tune_settings import TuneSettings
-from evaluation.supervision.training_sets import SFT, SetOptions, export_set
+from evaluation.supervision.shaping import PROMPTS, SFT
+from evaluation.supervision.training_sets import SetOptions, export_set
+from evaluation.supervision.ttrl import train_ttrl
 from search.desk import GENERATOR, PEER
 from workflow.config import ReplayOptions
+from workflow.demo import TAUGHT_PROMPT
 from workflow.importing import import_cases
 from workflow.runner import replay
 
-PROMPT: dict[str, Any] = {
-    "actions": "finish, request",
-    "answer_list": "hidden",
-    "answer_values": 1,
-    "answer_chars": 60,
-    "calibration": "none",
-    "likelihood": "sum",
-}  # short prompts, no thoughts: what two cores can teach in an hour
+PROMPT: dict[str, Any] = {**TAUGHT_PROMPT, "actions": "finish, request"}  # short: what two cores can teach in an hour
 ZERO_SHOT: dict[str, Any] = {
     "answer_values": 1,
     "answer_chars": 60,
 }  # the embedded model needs the list and the calibration
-SEARCH = {"rollouts": 8, "max_requests": 10, "request": 2, "wave": 4, "peer_cuts": 2}
+SEARCH = {
+    "rollouts": 8,
+    "min_requests": 4,
+    "max_requests": 8,
+    "request": 2,
+    "wave": 8,
+    "peer_cuts": 2,
+    "temperature": 0.5,
+}
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
 TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
+TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=2, lr=None, least_share=0.25)
+TTRL_MODEL, CONTROL = "ttrl", "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,98 +92,151 @@ CHARTS = {
         Charts("unanswered-23", "greedy", 23, requests=12),
     ),
 }
-
-
-SHOWN = ("accuracy_group", "top_5", "brier", "requests", "unanswerable_requests")
+UNLABELLED = "part-12"  # the charts that TTRL answers
+SHOWN = ("top_5", "brier", "requests", "unanswerable_requests")
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One configuration that is measured."""
+    """One configuration that is measured.
+
+    Attributes:
+        model: name of the generator below FOLDER/models; empty: the embedded model as it came.
+        peer: the tuned peer checks; else the generator itself does, where the settings ask for checks.
+    """
 
     strategy: str
-    tuned: bool = True
+    model: str = GENERATOR
     peer: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+GREEDY = {"max_requests": 10}
+ALONE = {**SEARCH, "peer_cuts": 0}  # nobody checks: the vote over all trajectories, weighted by their value
 ARMS = {
-    "zero-shot-greedy": Arm("greedy", tuned=False, settings={**ZERO_SHOT, "max_requests": 10}),
-    "zero-shot-rstar": Arm("rstar", tuned=False, settings={**ZERO_SHOT, **SEARCH}),
-    "tuned-greedy": Arm("greedy", settings={**PROMPT, "max_requests": 10}),
+    "zero-shot-greedy": Arm("greedy", "", settings={**ZERO_SHOT, **GREEDY}),
+    "zero-shot-rstar": Arm("rstar", "", settings={**ZERO_SHOT, **SEARCH}),
+    "tuned-greedy": Arm("greedy", settings={**PROMPT, **GREEDY}),
     "tuned-full-information": Arm("full-information", settings=PROMPT),
-    "tuned-rstar-no-peer": Arm("rstar", settings={**PROMPT, **SEARCH, "peer_cuts": 0, "selection": "majority"}),
+    "tuned-rstar-no-peer": Arm("rstar", settings={**PROMPT, **ALONE}),
     "tuned-rstar-peer": Arm("rstar", peer=True, settings={**PROMPT, **SEARCH}),
+    "ttrl-greedy": Arm("greedy", TTRL_MODEL, settings={**PROMPT, **GREEDY}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where arms are measured: a database of cases, and which of them.
+
+    Attributes:
+        models: folder whose subfolders are the tuned models, or what stands before their names in a SPEC.
+        cases: list of stays; None: all cases.
+    """
+
+    url: str
+    models: str
+    cases: Path | None = None
+
+    def options(self, arm: Arm) -> ReplayOptions:
+        """Returns what the run of an arm is."""
+        return ReplayOptions(
+            strategy=arm.strategy,
+            steps=(STEP,),
+            cases=str(self.cases or ""),
+            generator=f"{self.models}{arm.model}" if arm.model else "embedded",
+            peer=f"{self.models}{PEER}" if arm.peer else None,
+            seed=1,
+            settings=arm.settings,
+            models={"dtype": DTYPE},
+        )
+
+
+def ground(folder: Path, name: str) -> Ground:
+    """Returns where a stage measures."""
+    if name == "bundled":
+        return Ground(database(folder, name), "embedded:")
+    url = database(folder, CONTROL if name == CONTROL else "eicu")
+    return Ground(url, f"{folder / 'models'}/", folder / "cohort" / f"{'tuning' if name == CONTROL else name}.txt")
 
 
 def teach(folder: Path, data: Path) -> None:
     """Imports the cases, writes the lists of stays, and tunes generator and peer."""
-    url = database(folder)
+    url = database(folder, "eicu")
     import_cases(url, "eicu", data)
     write_lists(url, folder / "cohort")
     for role, charts in CHARTS.items():
-        for chart in charts:
-            settings = {**PROMPT, "max_requests": chart.requests, "rollouts": 1}
-            options = options_of(folder, "train", chart.strategy, f"random:{chart.number}", chart.number, settings)
-            replay(url, chart.name, options)
-        taught = [chart.name for chart in charts if chart.turns]
-        answers = [chart.name for chart in charts if not chart.turns]
-        chosen = SetOptions(answers_only=not taught, answers_from=tuple(answers) if taught else ())
-        out = folder / "models" / role
-        if not (out / "card.json").is_file():
-            with existing_database(url) as engine:
-                card = export_set(engine, SFT, taught or answers, folder / "sets" / role, chosen)
-            print(f"{role}: {card['splits']['train']['rows']} rows", flush=True)
-            fine_tune(folder / "sets" / role, out, TUNING, resume=out.exists())
+        teach_one(folder, url, role, charts, TUNING)
 
 
-def options_of(
-    folder: Path,
-    cases: str,
-    strategy: str,
-    generator: str,
-    seed: int,
-    settings: dict[str, Any],
-    peer: str | None = None,
-) -> ReplayOptions:
-    """Returns what a run over one list of stays is."""
+def teach_one(folder: Path, url: str, name: str, charts: tuple[Charts, ...], tuning: TuneSettings) -> None:
+    """Makes charts of the train stays, a set of them, and a model."""
+    for chart in charts:
+        replay(url, chart.name, _chart_options(folder, chart))
+    taught = [chart.name for chart in charts if chart.turns]
+    answers = [chart.name for chart in charts if not chart.turns]
+    chosen = SetOptions(answers_only=not taught, answers_from=tuple(answers) if taught else ())
+    out = folder / "models" / name
+    if not (out / "card.json").is_file():
+        with existing_database(url) as engine:
+            card = export_set(engine, SFT, taught or answers, folder / "sets" / name, chosen)
+        print(f"{name}: {card['splits']['train']['rows']} rows", flush=True)
+        fine_tune(folder / "sets" / name, out, tuning, resume=out.exists())
+
+
+def _chart_options(folder: Path, chart: Charts) -> ReplayOptions:
     return ReplayOptions(
-        strategy=strategy,
+        strategy=chart.strategy,
         steps=(STEP,),
-        cases=str(folder / "cohort" / f"{cases}.txt"),
-        generator=generator,
-        peer=peer,
-        seed=seed,
-        settings=settings,
-        models={} if generator.startswith("random") else {"dtype": DTYPE},
+        cases=str(folder / "cohort" / "train.txt"),
+        generator=f"random:{chart.number}",
+        seed=chart.number,
+        settings={**PROMPT, "max_requests": chart.requests, "rollouts": 1},
     )
 
 
-def measure(folder: Path, cases: str, names: list[str]) -> None:
-    """Replays arms on one list of stays, and prints their figures."""
+def teach_without_labels(folder: Path) -> None:
+    """Lets the tuned generator learn on from the vote of its own answers to train stays, whose labels nobody reads."""
+    data, out = folder / "sets" / TTRL_MODEL, folder / "models" / TTRL_MODEL
+    with existing_database(database(folder, "eicu")) as engine:
+        export_set(engine, PROMPTS, [UNLABELLED], data, SetOptions())
+    tuning = replace(TTRL, base=str(folder / "models" / GENERATOR))
+    card = train_ttrl(data, out, tuning, resume=out.exists())
+    print(card["figures"], flush=True)
+
+
+def measure(folder: Path, where: str, names: list[str]) -> None:
+    """Replays arms on one list of stays, and prints their figures beside the baselines'."""
+    place = ground(folder, where)
     for name in names:
-        arm, models = ARMS[name], folder / "models"
-        generator = str(models / GENERATOR) if arm.tuned else "embedded"
-        peer = str(models / PEER) if arm.peer else None
-        run = f"{cases}-{name}"
-        replay(database(folder), run, options_of(folder, cases, arm.strategy, generator, 1, arm.settings, peer))
-        with existing_database(database(folder)) as engine:
-            score = score_run(engine, run, regression=True)["steps"][STEP]
-        regression = score["baselines"].get("logistic_regression", {}).get("levels", {})
-        for who, figures in ((run, score["metrics"]), ("logistic regression", regression)):
-            print(
-                who,
-                score["n"],
-                *(f"{k} {metric_text(figures[k])}" for k in SHOWN if k in figures),
-                sep=", ",
-                flush=True,
-            )
+        run = f"{where}-{name}"
+        replay(place.url, run, place.options(ARMS[name]))
+        with existing_database(place.url) as engine:
+            score = score_run(engine, run, regression=name == names[0])["steps"][STEP]
+        _show(run, score["n"], score["metrics"])
+        for baseline, figures in score["baselines"].items():
+            if figures.get("levels"):
+                _show(baseline, score["n"], figures["levels"])
 
 
-def database(folder: Path) -> str:
-    """Returns the URL of the experiment's database."""
-    return f"sqlite:///{folder.resolve() / 'eicu.db'}"
+def _show(who: str, n: int, figures: dict[str, Any]) -> None:
+    names = [*(k for k in figures if k.startswith("accuracy_") and k.split("_")[1] in ("group", "ccsr")), *SHOWN]
+    print(who, n, *(f"{k} {metric_text(figures[k])}" for k in names if k in figures), sep=", ", flush=True)
+
+
+def control(folder: Path) -> None:
+    """Teaches and measures on stays each of which has the labels of another: whatever lies above chance is a leak."""
+    url = database(folder, CONTROL)
+    shuffled.exchange(database(folder, "eicu"), url, folder / "cohort", seed=0)
+    charts = tuple(replace(chart, name=f"{CONTROL}-{chart.name}") for chart in CHARTS[GENERATOR] if not chart.turns)
+    teach_one(folder, url, CONTROL, charts[:1], TUNING)
+    arm = replace(ARMS["tuned-full-information"], model=CONTROL)
+    ARMS[CONTROL] = arm
+    measure(folder, CONTROL, [CONTROL])
+
+
+def database(folder: Path, name: str) -> str:
+    """Returns the URL of a database of the experiment."""
+    return f"sqlite:///{folder.resolve() / name}.db"
 
 
 def main() -> None:
@@ -180,8 +246,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if stage == "teach":
         teach(folder, Path(rest[0]))
+    elif stage == TTRL_MODEL:
+        teach_without_labels(folder)
+    elif stage == CONTROL:
+        control(folder)
     else:
-        measure(folder, stage, rest or list(ARMS))
+        if stage == "bundled":
+            import_cases(database(folder, stage), "fhir", Path(bundle_folder()))
+        measure(folder, stage, rest or [name for name in ARMS if stage != "bundled" or ARMS[name].model != TTRL_MODEL])
 
 
 if __name__ == "__main__":

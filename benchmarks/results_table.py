@@ -1,18 +1,22 @@
 """The tables of docs/results.md, made from stored runs: nothing in them is typed.
 
-A plan (`docs/results/plan.yaml`) names sections and their runs. Each section becomes a table of figures with their
-intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON lines.
+A plan (`docs/results/plan.yaml`) names sections, their databases and runs. Each section becomes a table of figures with
+their intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON
+lines. A section whose database is not in the folder stays as it was written before (`docs/results/tables`).
 
-    python -m benchmarks.results_table sqlite:///eicu.db docs/results/plan.yaml docs/results.md
+    python -m benchmarks.results_table FOLDER docs/results/plan.yaml docs/results.md
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from sqlalchemy import Engine
 
 from evaluation.compare import compare_runs
 from evaluation.formatting import metric_text
@@ -22,57 +26,73 @@ from evaluation.store import existing_database
 from evaluation.store.run_store import RunStore
 
 FIGURES = {
+    "half_credit": "half credits",
     "top_5": "top-5",
     "brier": "Brier",
+    "expected_calibration_error": "calibration error",
     "requests": "requests",
     "unanswerable_requests": "of them unanswered",
+    "verified": "verified",
     "tokens_prefilled": "positions prefilled",
-    "tokens_sampled": "sampled",
 }
-"""What stands beside top-1, which is named by the level of the step's answer key."""
+"""What stands beside top-1; all of it exploratory."""
 BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
 KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
+ARM = "arm"
+Table = list[list[str]]
+Section = Mapping[str, Any]
 
 
-def cells(metrics, key):
-    """Returns top-1 and the other figures with their intervals."""
+def cells(metrics: Mapping[str, Any], key: str) -> list[str]:
+    """Returns top-1, at the level `key`, and the other figures with their intervals."""
     found = (metrics.get(name) for name in (key, *FIGURES))
     return [metric_text(m) if m and m.get("value") is not None else "-" for m in found]
 
 
-def section_text(engine, plan, section, folder):
+def section_text(engine: Engine, section: Section, records: Path) -> str:
     """Returns a section's tables, and writes its records."""
-    step, store, runs = plan["step"], RunStore(engine), [arm["run"] for arm in section["arms"]]
-    scores = [score_run(engine, run, regression=run == runs[0])["steps"][step] for run in runs]
-    first = scores[0]
-    key = next(name for name in first["metrics"] if name.startswith("accuracy_"))
-    table = [["arm", "n", "top-1", *FIGURES.values()]]
-    for arm, score in zip(section["arms"], scores, strict=True):
+    step, key, runs = section["step"], section["key"], [arm["run"] for arm in section["arms"]]
+    store = RunStore(engine)
+    scores = {run: score_run(engine, run, regression=True)["steps"][step] for run in runs}
+    first = scores[runs[0]]
+    table = [[ARM, "n", "top-1", *FIGURES.values()]]
+    for arm in section["arms"]:
         rows = [row for row in record_rows(store, store.get(arm["run"])) if row["step"] == step]
-        write_records(folder / f"{arm['run']}.jsonl", rows)
-        table.append([arm["label"], str(score["n"]), *cells(score["metrics"], key)])
+        write_records(records / f"{arm['run']}.jsonl", rows)
+        table.append([arm["label"], str(scores[arm["run"]]["n"]), *cells(scores[arm["run"]]["metrics"], key)])
     for name, label in BASELINES.items():
         levels = first["baselines"].get(name, {}).get("levels", {})
         table.append([label, str(first["n"]), *cells(levels, key)])
+    differences = [*paired(engine, section), *against_baselines(scores, section)]
     head = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
-    return "\n".join([*head, *markdown(table), "", *paired(engine, step, key, section), ""])
+    return "\n".join([*head, *markdown(table), "", *markdown(differences), ""])
 
 
-def paired(engine, step, key, section):
-    """Returns the table of differences to the section's reference."""
-    reference = section["reference"]
+def paired(engine: Engine, section: Section) -> Table:
+    """Returns the differences between pairs of arms, with a head."""
     named = {arm["run"]: arm["label"] for arm in section["arms"]}
-    table = [[f"top-1 against {named[reference]}", "n", "difference", "patients that differ", "McNemar p"]]
-    for run, label in named.items():
-        if run == reference:
-            continue
-        metric = compare_runs(engine, run, reference)["steps"][step]["metrics"][key]
+    table = [["top-1, paired", "n", "difference", "patients that differ", "McNemar p"]]
+    for run, reference in section["pairs"]:
+        metric = compare_runs(engine, run, reference)["steps"][section["step"]]["metrics"][section["key"]]
         shown = metric_text({**metric, "value": metric["difference"]})
-        table.append([label, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
-    return markdown(table) if len(table) > 1 else []
+        words = f"{named[run]} less {named[reference]}"
+        table.append([words, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
+    return table
 
 
-def write_records(path, rows):
+def against_baselines(scores: Mapping[str, Mapping[str, Any]], section: Section) -> Table:
+    """Returns the differences of the arms from the baselines, as the scorer pairs them."""
+    named = {arm["run"]: arm["label"] for arm in section["arms"]}
+    table = []
+    for run, score in scores.items():
+        for name, label in BASELINES.items():
+            gain = score["metrics"].get(f"gain_over_{name}")
+            if gain and gain.get("value") is not None:
+                table.append([f"{named[run]} less {label}", str(gain["n"]), metric_text(gain), "-", "-"])
+    return table
+
+
+def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes what a run answered, and how many requests it made; nothing of a chart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
@@ -82,20 +102,34 @@ def write_records(path, rows):
             file.write(json.dumps(kept, sort_keys=True) + "\n")
 
 
-def markdown(table):
+def markdown(table: Sequence[Sequence[str]]) -> list[str]:
     """Returns the lines of a table."""
     head, *rest = (f"| {' | '.join(row)} |" for row in table)
     return [head, f"|{'---|' * len(table[0])}", *rest]
 
 
-def main():
-    """Writes the page and the records."""
-    url, plan_path, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def write_page(folder: Path, plan_path: Path, out: Path) -> int:
+    """Writes the page, its sections and the records; returns how many sections were made anew."""
     plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
-    with existing_database(url) as engine:
-        sections = [section_text(engine, plan, section, plan_path.parent) for section in plan["sections"]]
-    out.write_text("\n".join([plan["head"].strip(), "", *sections]).rstrip() + "\n", encoding="utf-8")
-    print(f"{out}: {len(sections)} sections")
+    texts, made = [], 0
+    for section in plan["sections"]:
+        kept = plan_path.parent / "tables" / f"{section['name']}.md"
+        database = folder / f"{section['database']}.db"
+        if database.is_file():
+            with existing_database(f"sqlite:///{database}") as engine:
+                text = section_text(engine, section, plan_path.parent / "records")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(text, encoding="utf-8")
+            made += 1
+        texts.append(kept.read_text(encoding="utf-8"))
+    out.write_text("\n".join([plan["head"].strip(), "", *texts]).rstrip() + "\n", encoding="utf-8")
+    return made
+
+
+def main() -> None:
+    """Writes the page named."""
+    made = write_page(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    print(f"{sys.argv[3]}: {made} sections made anew")
 
 
 if __name__ == "__main__":

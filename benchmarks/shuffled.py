@@ -34,10 +34,14 @@ def _given(case_id: str, truth: dict[str, GroundTruth]) -> dict[str, GroundTruth
     return {step: replace(of_step, case_id=case_id) for step, of_step in truth.items()}
 
 
-def main() -> None:
-    """Writes the database."""
-    url, target, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    seed = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+def exchange(url: str, target: str, folder: Path, seed: int) -> None:
+    """Writes the database; doing so again changes nothing.
+
+    Args:
+        url, target: of the database with the true labels, and of the one to make.
+        folder: of the lists of stays.
+        seed: of the exchange.
+    """
     with existing_database(url) as engine:
         reader, truths = CaseReader(engine), TruthStore(engine)
         store = CaseStore(open_database(target, create=True))
@@ -46,6 +50,11 @@ def main() -> None:
             donors = exchanged(ids, seed)
             store.put_many(LabelledCase(reader.get(i), _given(i, truths.truth(donors[i]))) for i in ids)
             print(f"{name}: {len(ids)} stays, each with the labels of another")
+
+
+def main() -> None:
+    """Writes the database named."""
+    exchange(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 0)
 
 
 if __name__ == "__main__":
