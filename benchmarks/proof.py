@@ -142,7 +142,7 @@ class Ground:
         return ReplayOptions(
             strategy=arm.strategy,
             steps=(STEP,),
-            cases=str(self.cases or ""),
+            cases=str(self.cases) if self.cases else None,
             generator=f"{self.models}{arm.model}" if arm.model else "embedded",
             peer=f"{self.models}{PEER}" if arm.peer else None,
             seed=1,
