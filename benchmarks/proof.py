@@ -46,17 +46,17 @@ ZERO_SHOT: dict[str, Any] = {
     "answer_chars": 60,
 }  # the embedded model needs the list and the calibration
 SEARCH = {
-    "rollouts": 8,
-    "min_requests": 4,
-    "max_requests": 8,
+    "rollouts": 6,
+    "min_requests": 8,
+    "max_requests": 10,
     "request": 2,
-    "wave": 8,
+    "wave": 6,
     "peer_cuts": 2,
     "temperature": 0.5,
 }
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
 TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
-TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=2, lr=None, least_share=0.25)
+TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
 TTRL_MODEL, CONTROL = "ttrl", "control"
 
 
