@@ -54,6 +54,7 @@ SEARCH = {
     "peer_cuts": 2,
     "temperature": 0.5,
 }
+WORKERS = 2  # take OMP_NUM_THREADS=1 with them
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
 TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
 TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
@@ -209,7 +210,7 @@ def measure(folder: Path, where: str, names: list[str]) -> None:
     place = ground(folder, where)
     for name in names:
         run = f"{where}-{name}"
-        replay(place.url, run, place.options(ARMS[name]))
+        replay(place.url, run, place.options(ARMS[name]), workers=WORKERS)
         with existing_database(place.url) as engine:
             score = score_run(engine, run, regression=name == names[0])["steps"][STEP]
         _show(run, score["n"], score["metrics"])
