@@ -57,6 +57,7 @@ SEARCH = {
 WORKERS = 2  # take OMP_NUM_THREADS=1 with them
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
 TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
+AGAIN = replace(TUNING, lr=1e-3, seed=2)
 TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
 TTRL_MODEL, CONTROL = "ttrl", "control"
 
@@ -78,22 +79,59 @@ class Charts:
     turns: bool = False
 
 
-# Which kinds, and once each, was chosen on the tuning stays: twice of each taught no more (docs/log.md). Requests at
-# random mostly find nothing; a model that never saw such loses most of its accuracy where half of its own find nothing.
-CHARTS = {
-    GENERATOR: (
-        Charts("questions-11", "part-information", 11, turns=True),
-        Charts("full-11", "full-information", 11),
-        Charts("part-12", "part-information", 12),
-        Charts("unanswered-13", "greedy", 13, requests=12),
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One pass of teaching: which charts, from which model on.
+
+    Attributes:
+        base: name of an earlier lesson; empty: the embedded model.
+    """
+
+    name: str
+    base: str
+    tuning: TuneSettings
+    charts: tuple[Charts, ...]
+
+
+# Which kinds of chart was chosen on the tuning stays (docs/log.md). Requests at random mostly find nothing; a model
+# that never saw such loses most of its accuracy where half of its own find nothing. The second pass takes other charts
+# of the same stays: after one the models were underfitted.
+FULL, PART = Charts("full-11", "full-information", 11), Charts("part-12", "part-information", 12)
+LESSONS = (
+    Lesson(
+        "generator-1",
+        "",
+        TUNING,
+        (
+            Charts("questions-11", "part-information", 11, turns=True),
+            FULL,
+            PART,
+            Charts("unanswered-13", "greedy", 13, requests=12),
+        ),
     ),
-    PEER: (
-        Charts("part-21", "part-information", 21),
-        Charts("part-22", "part-information", 22),
-        Charts("unanswered-23", "greedy", 23, requests=12),
+    Lesson(
+        GENERATOR,
+        "generator-1",
+        AGAIN,
+        (
+            Charts("questions-14", "part-information", 14, turns=True),
+            FULL,
+            Charts("unanswered-16", "greedy", 16, requests=12),
+        ),
     ),
-}
-UNLABELLED = "part-12"  # the charts that TTRL answers
+    Lesson(
+        "peer-1",
+        "",
+        TUNING,
+        (
+            Charts("part-21", "part-information", 21),
+            Charts("part-22", "part-information", 22),
+            Charts("unanswered-23", "greedy", 23, requests=12),
+        ),
+    ),
+    Lesson(PEER, "peer-1", replace(AGAIN, rank=16, alpha=32), (FULL, PART)),
+)
+UNLABELLED = PART  # the charts that TTRL answers
 SHOWN = ("top_5", "brier", "requests", "unanswerable_requests")
 
 
@@ -165,12 +203,13 @@ def teach(folder: Path, data: Path) -> None:
     url = database(folder, "eicu")
     import_cases(url, "eicu", data)
     write_lists(url, folder / "cohort")
-    for role, charts in CHARTS.items():
-        teach_one(folder, url, role, charts, TUNING)
+    for lesson in LESSONS:
+        teach_one(folder, url, lesson)
 
 
-def teach_one(folder: Path, url: str, name: str, charts: tuple[Charts, ...], tuning: TuneSettings) -> None:
+def teach_one(folder: Path, url: str, lesson: Lesson) -> None:
     """Makes charts of the train stays, a set of them, and a model."""
+    name, charts = lesson.name, lesson.charts
     for chart in charts:
         replay(url, chart.name, _chart_options(folder, chart))
     taught = [chart.name for chart in charts if chart.turns]
@@ -181,6 +220,7 @@ def teach_one(folder: Path, url: str, name: str, charts: tuple[Charts, ...], tun
         with existing_database(url) as engine:
             card = export_set(engine, SFT, taught or answers, folder / "sets" / name, chosen)
         print(f"{name}: {card['splits']['train']['rows']} rows", flush=True)
+        tuning = replace(lesson.tuning, base=str(folder / "models" / lesson.base) if lesson.base else "embedded")
         fine_tune(folder / "sets" / name, out, tuning, resume=out.exists())
 
 
@@ -199,7 +239,7 @@ def teach_without_labels(folder: Path) -> None:
     """Lets the tuned generator learn on from the vote of its own answers to train stays, whose labels nobody reads."""
     data, out = folder / "sets" / TTRL_MODEL, folder / "models" / TTRL_MODEL
     with existing_database(database(folder, "eicu")) as engine:
-        export_set(engine, PROMPTS, [UNLABELLED], data, SetOptions())
+        export_set(engine, PROMPTS, [UNLABELLED.name], data, SetOptions())
     tuning = replace(TTRL, base=str(folder / "models" / GENERATOR))
     card = train_ttrl(data, out, tuning, resume=out.exists())
     print(card["figures"], flush=True)
@@ -228,8 +268,7 @@ def control(folder: Path) -> None:
     """Teaches and measures on stays each of which has the labels of another: whatever lies above chance is a leak."""
     url = database(folder, CONTROL)
     shuffled.exchange(database(folder, "eicu"), url, folder / "cohort", seed=0)
-    charts = tuple(replace(chart, name=f"{CONTROL}-{chart.name}") for chart in CHARTS[GENERATOR] if not chart.turns)
-    teach_one(folder, url, CONTROL, charts[:1], TUNING)
+    teach_one(folder, url, Lesson(CONTROL, "", TUNING, (FULL, PART)))
     arm = replace(ARMS["tuned-full-information"], model=CONTROL)
     ARMS[CONTROL] = arm
     measure(folder, CONTROL, [CONTROL])
