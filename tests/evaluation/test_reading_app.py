@@ -29,6 +29,7 @@ from clinical_data.store.case_store import CaseStore
 from evaluation.reading.audit import verify
 from evaluation.reading.form import Own, Reason, Say, Verdict
 from evaluation.reading.store import part_with, reviews_of
+from evaluation.review.afterwards import Hindsight
 from evaluation.store.run_store import RunStore
 
 ONE = path_of(1)
@@ -76,6 +77,19 @@ def test_the_model_is_shown_after_the_first_answer_and_the_record_after_the_seco
     assert holds(reader.bodies, OF_RECORD) == set()
     shown = reader.post(f"{ONE}/after", OWN).text
     assert holds([shown], OF_RECORD) == {TRUTH, LATER}
+
+
+def test_what_clinicians_did_afterwards_is_told_as_in_the_report(single):
+    engine, run = single
+    told = member(engine, run, "Ann").read(ONE).text.partition("What clinicians did afterwards")[2]
+    told = told.partition("</section>")[0]
+    assert "As recorded in the 24 hours after the time of this step." in told
+    assert SECOND_CHART in told  # an X-ray 40 minutes after the clock, with what it said
+    assert "CT of the chest" not in told  # more than a day after it
+    look = Hindsight(run.config, CaseStore(engine).get)
+    found = look.afterwards(RunStore(engine).record(run.run_id, "fhir-r1", FIRST).record)
+    assert [deed.names for deed in found.done] == ["Chest X-ray", f"{LATER} drug"]
+    assert all(deed.names in told for deed in found.done)
 
 
 def test_a_later_step_opens_after_the_earlier_and_the_record_after_all(stored):
