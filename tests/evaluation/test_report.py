@@ -321,7 +321,8 @@ def test_bars_say_so_when_the_answer_is_not_the_one_with_most_votes():
     [
         (
             {},
-            "(not clinical verification). The same model, started anew, reached the same answer. Agreement: 75 %.",
+            "(not clinical verification). The same model, started anew, reached the same answer. "
+            "Agreement: 75 %, in 3 of 4 runs.",
         ),
         (
             {"peer_is_generator": False},
