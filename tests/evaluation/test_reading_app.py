@@ -197,6 +197,9 @@ def test_what_cannot_be_taken_is_named_and_kept(single):
     assert "A whole number from 0 to 100." in response.text
     assert 'value="pneumonitis?"' in reader.get(ONE).text
     assert reader.post(f"{ONE}/first", {"confidence": "5"}).status_code == 422
+    again = reader.get(f"{ONE}/first")  # the address that the refused form left, typed or reloaded
+    assert (again.status_code, again.url.path) == (200, ONE)
+    assert [r.status_code for r in again.history] == [303]
     assert reader.post(f"{ONE}/first", {"words": "an odd thing", "confidence": "5"}).status_code == 200
 
 
