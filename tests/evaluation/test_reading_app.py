@@ -21,7 +21,9 @@ from reading_runs import (
     make_case,
     make_run,
     member,
+    one_step,
     path_of,
+    two_steps,
 )
 
 from clinical_data.errors import UsageError
@@ -32,24 +34,10 @@ from evaluation.reading.store import part_with, reviews_of
 from evaluation.review.afterwards import Hindsight
 from evaluation.store.run_store import RunStore
 
+stored, single = two_steps, one_step
+
 ONE = path_of(1)
 OWN = {"answer": "pneumonia", "confidence": "70"}
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Two cases of two steps."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path)
-    yield engine, run
-    engine.dispose()
-
-
-@pytest.fixture
-def single(tmp_path):
-    """Two cases of one step."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path, steps=(FIRST,))
-    yield engine, run
-    engine.dispose()
 
 
 def holds(texts, canaries):
