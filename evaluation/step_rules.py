@@ -71,6 +71,15 @@ class StepRule:
         return clock_words(text, minutes_of(minutes, self.every_minutes, occurrence))
 
 
+def order_key(case_id: str, clock: float, occurrence: int, position: int) -> tuple[str, float, int, int]:
+    """Returns by what the case-steps of a run are sorted; `position`: place of the step in its pathway.
+
+    Where two clocks are equal, the loop that was begun first is ended first: the results of the first tests are read
+    before the second tests are ordered.
+    """
+    return case_id, clock, occurrence, position
+
+
 def step_rules(config: Mapping[str, Any]) -> dict[str, StepRule]:
     """Returns step name -> rule from the text of the pathway that a run's configuration holds; empty without one."""
     pathway = config.get("pathway")

@@ -224,6 +224,12 @@ class Catalogue:
         return self.item(next(iter(found))) if len(found) == 1 else None
 
 
+def bundled_catalogues() -> list[str]:
+    """Returns the names of the bundled catalogues; a file with an underscore in its name is a part of one."""
+    names = (file.name for file in files(__name__).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and "_" not in name)
+
+
 def load_catalogue(name: str = "v1") -> Catalogue:
     """Returns a bundled catalogue by name, or the one in a YAML file.
 
@@ -244,7 +250,8 @@ def _bundled(name: str) -> Catalogue:
 
 def _read(path: Path, name: str) -> Catalogue:
     if not path.is_file():
-        raise UsageError(f"no catalogue named {name}", hint="name a bundled catalogue (v1, v1-zh) or a YAML file")
+        bundled = ", ".join(bundled_catalogues())
+        raise UsageError(f"no catalogue named {name}", hint=f"name a bundled catalogue ({bundled}) or a YAML file")
     raw = path.read_bytes()
     digest = hashlib.sha256(raw)
     part = path

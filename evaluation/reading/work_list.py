@@ -25,7 +25,7 @@ from evaluation.reading.state import Part
 from evaluation.reading.store import VIEW_RECORD, Known, Marks
 from evaluation.record import RunRecord
 from evaluation.review.set_compare import vocabularies
-from evaluation.step_rules import StepRule, step_rules
+from evaluation.step_rules import StepRule, order_key, step_rules
 from evaluation.store.run_store import Run, RunStore
 from search.trajectory import Status
 
@@ -129,9 +129,9 @@ def overlap_of(text: str, case_steps: int) -> int | None:
 
 
 def by_case(steps: Iterable[CaseStep]) -> dict[str, list[CaseStep]]:
-    """Returns case -> its case-steps by clock; at one clock a loop begun first is ended first, as in the report."""
+    """Returns case -> its case-steps, sorted as in the report (`evaluation.step_rules.order_key`)."""
     found: dict[str, list[CaseStep]] = {}
-    for step in sorted(steps, key=lambda s: (s.key[0], s.clock, s.key[2], s.position)):
+    for step in sorted(steps, key=lambda s: order_key(s.key[0], s.clock, s.key[2], s.position)):
         found.setdefault(step.key[0], []).append(step)
     return found
 

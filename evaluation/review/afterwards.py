@@ -40,11 +40,12 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Something first done, or a result first known, after the clock: what, when, and what was recorded."""
+    """Something first done, or a result first known, after the clock: what, when, and what was recorded, by name."""
 
     what: str
     when: str
     names: str
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +92,7 @@ class Hindsight:
         if found is None:
             return None
         case, clock, _, catalogue = found
-        by_item: dict[str, list[Finding]] = {}
-        for finding in case.findings:
-            for item in catalogue.items_of(case.source, finding):
-                by_item.setdefault(item.item_id, []).append(finding)
-        done: list[tuple[int, Deed]] = []
-        results: list[tuple[int, Deed]] = []
-        for item in (i for i in catalogue.items if i.group in _DONE):
-            findings = sorted(by_item.get(item.item_id, ()), key=lambda f: (f.charted, f.finding_id))
-            before = {short_name(f.code) for f in findings if f.charted <= clock}
-            new = [f for f in findings if clock < f.charted <= clock + WINDOW and short_name(f.code) not in before]
-            if new and (item.shows_treatment or not before):
-                done.append((new[0].charted, _deed(item, new, new[0].charted)))
-            late = [f for f in findings if f.charted <= clock < f.available <= clock + WINDOW]
-            if late and not item.shows_treatment:  # what was under way already, charted later, is no result
-                first = min(f.available for f in late)
-                results.append((first, _deed(item, late, first)))
-        return Afterwards(*(tuple(d for _, d in sorted(rows, key=lambda row: row[0])) for rows in (done, results)))
+        return deeds_after(case, clock, catalogue)
 
     def _look_up(self, record: RunRecord) -> tuple[Case, int, StepRule, Catalogue] | None:
         rule = self._rules.get(record.step)
@@ -125,10 +110,35 @@ class Hindsight:
             return None
 
 
+def deeds_after(case: Case, clock: int, catalogue: Catalogue) -> Afterwards:
+    """Returns what clinicians did in the day after a clock, as the report and the review application both tell it.
+
+    What counts is newly recorded: an item of which there was nothing at the clock, another drug than before, or a
+    result that was awaited. A treatment that was under way already, charted later, is no result.
+    """
+    by_item: dict[str, list[Finding]] = {}
+    for finding in case.findings:
+        for item in catalogue.items_of(case.source, finding):
+            by_item.setdefault(item.item_id, []).append(finding)
+    done: list[tuple[int, Deed]] = []
+    results: list[tuple[int, Deed]] = []
+    for item in (i for i in catalogue.items if i.group in _DONE):
+        findings = sorted(by_item.get(item.item_id, ()), key=lambda f: (f.charted, f.finding_id))
+        before = {short_name(f.code) for f in findings if f.charted <= clock}
+        new = [f for f in findings if clock < f.charted <= clock + WINDOW and short_name(f.code) not in before]
+        if new and (item.shows_treatment or not before):
+            done.append((new[0].charted, _deed(item, new, new[0].charted)))
+        late = [f for f in findings if f.charted <= clock < f.available <= clock + WINDOW]
+        if late and not item.shows_treatment:
+            first = min(f.available for f in late)
+            results.append((first, _deed(item, late, first)))
+    return Afterwards(*(tuple(d for _, d in sorted(rows, key=lambda row: row[0])) for rows in (done, results)))
+
+
 def _deed(item: CatalogueItem, findings: list[Finding], minute: int) -> Deed:
     names = list(dict.fromkeys(words.short(short_name(f.code), 60) for f in findings))
     shown = say("words.list_gap").join(names[:NAMES_SHOWN])
     if len(names) > NAMES_SHOWN:
         shown += say("case.and_more", n=len(names) - NAMES_SHOWN)
     what = say("case.after_treatment") if item.shows_treatment else item.display[:1].upper() + item.display[1:]
-    return Deed(what, words.relative_time(minute), shown)
+    return Deed(what, words.relative_time(minute), shown, tuple(findings))

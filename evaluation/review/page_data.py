@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.record import CandidateRecord, FindingRecord, RunRecord, TurnRecord
 from evaluation.review import set_data, words
-from evaluation.review.language import say
+from evaluation.review.language import count, say
 from evaluation.store.run_store import StoredRecord
 
 FINDINGS_PER_REQUEST = 40
@@ -289,6 +289,17 @@ def status_of(record: RunRecord) -> str:
             return "failed"
 
 
+def agreement_text(path: CandidateRecord | None, agreement: float) -> str:
+    """Returns the agreement of the check, and of how many of its runs where they are known: `75 %, in 3 of 4 runs`."""
+    share = words.percent(agreement)
+    if path is None or not path.peer_answers:
+        return share
+    runs = count(len(path.peer_answers), "run")
+    if path.chosen:
+        return say("words.agreement_set", share=share, runs=runs)
+    return say("words.agreement_one", share=share, runs=runs, same=path.peer_answers.count(path.answer_key))
+
+
 def status_text(record: RunRecord) -> tuple[str, str]:
     """Returns how the case-step ended, as a short name and as plain sentences."""
     status = status_of(record)
@@ -298,7 +309,7 @@ def status_text(record: RunRecord) -> tuple[str, str]:
     if status in ("agreed", "disagreed"):
         parts.append(say(f"case.status.{status}_{form}", who=say(f"case.status.{who}")))
         if record.peer_agreement is not None:
-            share = words.percent(record.peer_agreement)
+            share = agreement_text(path_of(record), record.peer_agreement)
             parts.append(say(f"case.status.agreement_{'set' if record.chosen else 'one'}", share=share))
         if status == "disagreed":
             parts.append(say("case.status.doubt"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evaluation.record import CandidateRecord, RunRecord, TurnRecord
 from evaluation.review import set_data, words
 from evaluation.review.language import count, say
-from evaluation.review.page_data import Piece, Trail, asked_words, item_words, weight
+from evaluation.review.page_data import Piece, Trail, agreement_text, asked_words, item_words, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def rejected(record: RunRecord, path: CandidateRecord | None, trail: Trail) -> B
     form = "set" if best.chosen else "one"
     check = say("case.branch.unchecked")
     if best.agreement is not None:
-        check = say(f"case.branch.check_{form}", share=words.percent(best.agreement))
+        check = say("case.branch.check", share=agreement_text(best, best.agreement))
     facts = [
         say("case.branch.ended", n=f"{best.multiplicity:,}", all=count(record.rollouts, "line")),
         say(f"case.branch.share_{form}", share=words.percent(best.probability)),

@@ -21,7 +21,7 @@ from evaluation.review.index_page import render_index
 from evaluation.review.language import ENGLISH, use
 from evaluation.review.rendering import asset, assets, environment
 from evaluation.scoring import score_run
-from evaluation.step_rules import step_rules
+from evaluation.step_rules import order_key, step_rules
 from evaluation.store.run_store import Run, RunStore, StoredRecord
 from evaluation.watching import Watch, unwatched
 
@@ -209,10 +209,7 @@ class _Pages:
 
 
 def in_order(records: Sequence[StoredRecord], steps: Sequence[str]) -> list[StoredRecord]:
-    """Returns records by case and clock; a step without a clock stands behind those before it in the pathway.
-
-    Where two clocks are equal, the loop that was begun first is ended first: the results of the first tests are read
-    before the second tests are ordered.
+    """Returns records sorted by `order_key`; a step without a clock stands behind those before it in the pathway.
 
     Args:
         records: case-steps of one run.
@@ -224,13 +221,13 @@ def in_order(records: Sequence[StoredRecord], steps: Sequence[str]) -> list[Stor
         if record.clock is not None and record.occurrence == 1:
             clocks.setdefault(record.case_id, {})[position[record.step]] = record.clock
 
-    def place(stored: StoredRecord) -> tuple[str, float, int, int]:
+    def key(stored: StoredRecord) -> tuple[str, float, int, int]:
         record, own = stored.record, position[stored.record.step]
         before = [clock for n, clock in clocks.get(record.case_id, {}).items() if n < own]
         clock = max(before, default=float("-inf")) if record.clock is None else record.clock
-        return record.case_id, clock, record.occurrence, own
+        return order_key(record.case_id, clock, record.occurrence, own)
 
-    return sorted(records, key=place)
+    return sorted(records, key=key)
 
 
 def _reader(engine: Engine) -> CaseOf:

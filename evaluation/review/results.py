@@ -32,13 +32,23 @@ _BASELINES = ("majority_class", "logistic_regression", "recorded_clinicians", "f
 _ONE_ANSWER = ("accuracy_", "top_", "mrr", "half_credit", "brier", "log_score", "truth_outside", "gain_over_")
 """Beginnings of the names of figures that compare one first answer; they say nothing of a set."""
 _AGAINST_LABELS = (*_ONE_ANSWER, "set_", "recall_at_")
+_RIGHT_OF = (
+    "accuracy_",
+    "top_",
+    "confident_misses",
+    "verified_misses",
+    "must_not_miss_",
+    "under_triage",
+    "over_triage",
+)
+"""Beginnings of the names of figures that count questions, so that `12 of 23` says the same as the percentage."""
 _COUNTED = ("verified", "unverified", "abstain", "failed", "not_applicable")
 _FEW = "few discordant"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure with its 95 % interval; empty when it was not computed."""
+    """One figure with its 95 % interval, outside of tables also of how many; empty when it was not computed."""
 
     value: str = ""
     interval: str = ""
@@ -51,7 +61,7 @@ class Headline:
     Attributes:
         what: what the figure says, in words; `sentence`: n and interval.
         verdicts: how it compares with each baseline.
-        beside: further figures that belong to it: name, value with interval.
+        beside: further figures that belong to it, by name.
         plot: this run and its baselines as intervals; `rows` has the same numbers.
     """
 
@@ -61,7 +71,7 @@ class Headline:
     what: str
     sentence: str
     verdicts: tuple[str, ...]
-    beside: tuple[tuple[str, str], ...]
+    beside: tuple[tuple[str, Figure], ...]
     plot: Markup
     rows: tuple[tuple[str, str, str, str], ...]
 
@@ -130,7 +140,7 @@ def _headline(number: int, step: str, of_step: Mapping[str, Any], several: bool,
         sentence=_sentence(name, metric),
         verdicts=tuple(_verdicts(name, metrics, baselines)),
         beside=tuple(
-            (metric_text(n, step), _with_interval(n, metrics[n]))
+            (metric_text(n, step), Figure(metric_value(n, metrics[n]["value"]), _of_and_interval(n, metrics[n])))
             for n in (*names[1:2], *_WITH.get(step, ()))
             if metrics.get(n) and metrics[n].get("value") is not None
         ),
@@ -147,17 +157,20 @@ def _what(step: str, name: str) -> str:
 
 def _sentence(name: str, metric: Mapping[str, Any]) -> str:
     """Returns how many that were, and the interval."""
-    n, value = int(metric["n"]), float(metric["value"])
-    parts = [
-        say("index.of_n", right=round(value * n), n=n)
-        if name.startswith(("accuracy_", "top_"))
-        else count(n, "question")
-    ]
+    parts = [_of(name, metric)]
     if between := interval_text(name, metric):
         parts.append(say("index.interval_95", interval=between))
     else:
         parts.append(say("index.no_interval"))
     return say("words.list_gap").join(parts)
+
+
+def _of(name: str, metric: Mapping[str, Any]) -> str:
+    """Returns of how many questions a figure tells: `12 of 23` where it counts them, else `23 questions`."""
+    n = int(metric["n"])
+    if name.startswith(_RIGHT_OF):
+        return say("index.of_n", right=round(float(metric["value"]) * n), n=n)
+    return count(n, "question")
 
 
 def _verdicts(name: str, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
@@ -188,10 +201,8 @@ def _ordered(baselines: Mapping[str, Any]) -> list[str]:
     return [*(b for b in _BASELINES if b in baselines), *(b for b in baselines if b not in _BASELINES)]
 
 
-def _with_interval(name: str, metric: Mapping[str, Any]) -> str:
-    between = interval_text(name, metric)
-    value = metric_value(name, metric["value"])
-    return say("index.value_interval", value=value, interval=between) if between else value
+def _of_and_interval(name: str, metric: Mapping[str, Any]) -> str:
+    return say("words.list_gap").join(filter(None, (_of(name, metric), interval_text(name, metric))))
 
 
 def _result(step: str, of_step: Mapping[str, Any], several: bool, title: str) -> StepResult:
@@ -212,7 +223,7 @@ def _result(step: str, of_step: Mapping[str, Any], several: bool, title: str) ->
     if several:
         missing.append(say("index.set_figures"))
     further = [
-        (metric_text(name, step), _figure(name, metric, n))
+        (metric_text(name, step), Figure(metric_value(name, metric["value"]), _of_and_interval(name, metric)))
         for name, metric in metrics.items()
         if not name.startswith(_AGAINST_LABELS) and name not in _COUNTED and metric.get("value") is not None
     ]

@@ -222,8 +222,9 @@ def _said(node: Mapping[str, Any], items: Mapping[str, str]) -> str | None:
 def _outcome(node: Mapping[str, Any], costs: Mapping[str, float], candidate: CandidateRecord | None) -> list[Fact]:
     """What came of a turn: an answer's share and check, a request's state and price."""
     if node["kind"] == "finish":
-        agreement = candidate.agreement if candidate else None
-        checked = say("tree.not_checked") if agreement is None else words.percent(agreement)
+        checked = say("tree.not_checked")
+        if candidate and candidate.agreement is not None:
+            checked = page_data.agreement_text(candidate, candidate.agreement)
         share = node.get("probability")
         name = say(f"tree.fact.{'share_of_set' if candidate and candidate.chosen else 'share'}")
         rows = [Fact(name, words.percent(None if share is None else float(share)))]

@@ -85,21 +85,19 @@ def duration(minutes: int) -> str:
 
 
 def relative_time(minutes: int) -> str:
-    """Returns a time, in minutes from the start of the case, as words.
+    """Returns a time, in minutes from the start of the case, as words: the span from admission.
 
-    Up to the first day it counts from admission; later it names the day of the stay (day 1 begins at admission) and
-    the time since that day began, because a record with shifted dates has no time of day.
+    A record with shifted dates has no time of day. Hours count up to two days, as clinicians say `30 h`; then days.
     """
     if minutes < 0:
         return say("words.time.before", span=duration(-minutes))
     if minutes == 0:
         return say("words.time.at")
-    if minutes < 1440:
+    if minutes < 48 * 60:
         return say("words.time.after", span=duration(minutes))
-    day, rest = divmod(minutes, 1440)
-    if not rest:
-        return say("words.time.start_of_day", day=day + 1)
-    return say("words.time.in_day", day=day + 1, span=duration(rest))
+    days, rest = divmod(minutes, 1440)
+    span = language.count(days, "day")
+    return say("words.time.after", span=f"{span} {duration(rest)}" if rest else span)
 
 
 def known_text(charted: int, available: int) -> str:

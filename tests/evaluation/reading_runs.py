@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
@@ -138,6 +140,22 @@ def make_run(
             store.put(run.run_id, make_record(one.case, step), truth, {"code": 0, "chapter": 0}, ())
     store.finish(run.run_id, "finished", {})
     return engine, run
+
+
+@pytest.fixture
+def two_steps(tmp_path: Path) -> Iterator[tuple[Engine, Run]]:
+    """Two cases of two steps. Modules of tests give it a name of their own: `stored = two_steps`."""
+    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path)
+    yield engine, run
+    engine.dispose()
+
+
+@pytest.fixture
+def one_step(tmp_path: Path) -> Iterator[tuple[Engine, Run]]:
+    """Two cases of one step."""
+    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path, steps=(FIRST,))
+    yield engine, run
+    engine.dispose()
 
 
 def path_of(number: int, step: str = FIRST) -> str:

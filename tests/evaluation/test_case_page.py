@@ -144,6 +144,12 @@ def test_values_of_one_name_share_a_row_with_the_last_first():
     ]
 
 
+def test_the_check_says_in_how_many_runs_it_agreed(run, case):
+    page = words_of(Page(step(html_of(run, case))))
+    assert "reached the same answer. Agreement: 75 %, in 3 of 4 runs." in page
+    assert "Agreement of the second model with it: 25 %, in 1 of 4 runs." in page
+
+
 def test_which_answer_led_is_told_after_each_request(run, case):
     page = words_of(Page(step(html_of(run, case))))
     assert "Leading at the start: pneumonia, in 4 of 7 lines of reasoning from here." in page

@@ -9,6 +9,7 @@ from importlib.resources import files
 import pytest
 
 from clinical_data.errors import UsageError
+from evaluation.review import words
 from evaluation.review.language import ENGLISH, LANGUAGES, count, language, look_up, say, table, use
 
 
@@ -46,6 +47,12 @@ def test_words_follow_the_language_in_use():
     assert count(3, "turn").replace("\u00a0", " ") == "3 turns"
     assert look_up("words.state", "pending") == "result pending"
     assert look_up("words.state", "no such state") == "no such state"
+
+
+def test_times_in_chinese_words():
+    with use("zh"):
+        found = [words.relative_time(minutes) for minutes in (-130, 1459, 3 * 1440 + 380)]
+    assert found == ["入院前 2 小时 10 分钟", "入院后 24 小时 19 分钟", "入院后 3 天 6 小时 20 分钟"]
 
 
 def test_an_unknown_language_is_refused_before_anything_is_written():

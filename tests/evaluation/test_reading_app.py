@@ -21,7 +21,9 @@ from reading_runs import (
     make_case,
     make_run,
     member,
+    one_step,
     path_of,
+    two_steps,
 )
 
 from clinical_data.errors import UsageError
@@ -29,26 +31,13 @@ from clinical_data.store.case_store import CaseStore
 from evaluation.reading.audit import verify
 from evaluation.reading.form import Own, Reason, Say, Verdict
 from evaluation.reading.store import part_with, reviews_of
+from evaluation.review.afterwards import Hindsight
 from evaluation.store.run_store import RunStore
+
+stored, single = two_steps, one_step
 
 ONE = path_of(1)
 OWN = {"answer": "pneumonia", "confidence": "70"}
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Two cases of two steps."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path)
-    yield engine, run
-    engine.dispose()
-
-
-@pytest.fixture
-def single(tmp_path):
-    """Two cases of one step."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path, steps=(FIRST,))
-    yield engine, run
-    engine.dispose()
 
 
 def holds(texts, canaries):
@@ -76,6 +65,19 @@ def test_the_model_is_shown_after_the_first_answer_and_the_record_after_the_seco
     assert holds(reader.bodies, OF_RECORD) == set()
     shown = reader.post(f"{ONE}/after", OWN).text
     assert holds([shown], OF_RECORD) == {TRUTH, LATER}
+
+
+def test_what_clinicians_did_afterwards_is_told_as_in_the_report(single):
+    engine, run = single
+    told = member(engine, run, "Ann").read(ONE).text.partition("What clinicians did afterwards")[2]
+    told = told.partition("</section>")[0]
+    assert "As recorded in the 24 hours after the time of this step." in told
+    assert SECOND_CHART in told  # an X-ray 40 minutes after the clock, with what it said
+    assert "CT of the chest" not in told  # more than a day after it
+    look = Hindsight(run.config, CaseStore(engine).get)
+    found = look.afterwards(RunStore(engine).record(run.run_id, "fhir-r1", FIRST).record)
+    assert [deed.names for deed in found.done] == ["Chest X-ray", f"{LATER} drug"]
+    assert all(deed.names in told for deed in found.done)
 
 
 def test_a_later_step_opens_after_the_earlier_and_the_record_after_all(stored):
@@ -183,6 +185,9 @@ def test_what_cannot_be_taken_is_named_and_kept(single):
     assert "A whole number from 0 to 100." in response.text
     assert 'value="pneumonitis?"' in reader.get(ONE).text
     assert reader.post(f"{ONE}/first", {"confidence": "5"}).status_code == 422
+    again = reader.get(f"{ONE}/first")  # the address that the refused form left, typed or reloaded
+    assert (again.status_code, again.url.path) == (200, ONE)
+    assert [r.status_code for r in again.history] == [303]
     assert reader.post(f"{ONE}/first", {"words": "an odd thing", "confidence": "5"}).status_code == 200
 
 

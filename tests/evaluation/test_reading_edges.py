@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-import pytest
-from reading_runs import FIRST, SECOND, Visitor, make_run, member, path_of
+from reading_runs import FIRST, SECOND, Visitor, member, one_step, path_of, two_steps
 from sqlalchemy import select
 
 from evaluation.reading.agreement import agreement_of
@@ -15,24 +14,10 @@ from evaluation.reading.tables import reading_log
 from evaluation.store.run_store import RunStore
 from evaluation.supervision.readings import STALE, RunReadings
 
+stored, single = two_steps, one_step
+
 ONE = path_of(1)
 OWN = {"answer": "pneumonia", "confidence": "70"}
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Two cases of two steps."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path)
-    yield engine, run
-    engine.dispose()
-
-
-@pytest.fixture
-def single(tmp_path):
-    """Two cases of one step."""
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path, steps=(FIRST,))
-    yield engine, run
-    engine.dispose()
 
 
 def test_the_work_list_is_the_same_whether_a_later_step_was_taken_or_not(stored):

@@ -9,7 +9,7 @@ import re
 import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
-from reading_runs import FIRST, Visitor, add_reader, make_run, member, path_of
+from reading_runs import Visitor, add_reader, member, one_step, path_of
 from sqlalchemy import select, update
 
 from clinical_data.store.engine import writing
@@ -20,15 +20,10 @@ from evaluation.reading.audit import verify
 from evaluation.reading.readers import IDLE_SECONDS, SESSION_SECONDS, Readers
 from evaluation.reading.tables import reading_log, review_sessions, reviewers
 
+stored = one_step
+
 ONE = path_of(1)
 OWN = {"answer": "pneumonia", "confidence": "70"}
-
-
-@pytest.fixture
-def stored(tmp_path):
-    engine, run = make_run(f"sqlite:///{tmp_path / 'a.db'}", tmp_path, steps=(FIRST,))
-    yield engine, run
-    engine.dispose()
 
 
 def rows(engine, table):

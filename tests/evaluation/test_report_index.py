@@ -19,7 +19,7 @@ from evaluation.review.cohort_plots import step_plots
 from evaluation.review.language import LANGUAGES
 from evaluation.review.metric_words import interval_text
 from evaluation.review.report import render, write_report
-from evaluation.review.results import headline_names, headlines
+from evaluation.review.results import headline_names, headlines, results
 from evaluation.scoring import score_run
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore, StoredRecord
@@ -92,6 +92,22 @@ def test_a_headline_says_how_it_compares(gain, text):
     assert found.value.replace("\u00a0", " ") == "40 %"
     assert found.sentence.replace("\u00a0", " ") == "8 of 20; 95 % interval 20 % to 60 %"
     assert [row[1].replace("\u00a0", " ") for row in found.rows] == ["40 %", "15 %"]
+
+
+def test_secondary_figures_say_of_how_many_questions():
+    metrics = {
+        "accuracy_group": m(0.4, n=20), "top_5": m(0.75, 0.5, 0.9, n=12), "peer_agreement": m(1.0, n=9),
+        "verified_misses": m(0.25, n=8),
+    }  # fmt: skip
+    score = {"steps": {STEP: step_score(metrics)}}
+    (head,), (all_of_step,) = headlines(score, set(), str), results(score, set(), str)
+    said = {name: (f.value, f.interval) for name, f in (*head.beside, *all_of_step.further)}
+    assert {name: tuple(text.replace("\u00a0", " ") for text in texts) for name, texts in said.items()} == {
+        "Recorded answer among the first 5": ("75 %", "9 of 12; 50 % to 90 %"),
+        "Agreement of the second reading": ("100 %", "9 questions"),
+        "Wrong although the second reading agreed": ("25 %", "2 of 8"),
+    }
+    assert "could not answer 31 % (24 questions; 20 % to 45 %)" in words_of(index())
 
 
 def test_a_gain_at_another_level_says_nothing_of_the_headline():

@@ -151,7 +151,10 @@ def test_the_check_of_a_set_says_how_much_is_in_common(run):
     assert "the first 3 turns ECG 0 of 3 items in common" in page
     assert "the first 4 turns no readable answer different" in page
     assert "It chose the same set in 1 of 4 runs. Agreement: 75 %" in page
-    assert "came to much the same set. Agreement: 75 % (items in both sets, of those in either; on average)." in page
+    assert (
+        "came to much the same set. Agreement: 75 % over 4 runs (items in both sets, of those in either; on average)."
+        in page
+    )
     assert "blood count; lactate. 3 of 16 lines of reasoning ended here; mean share of its items there 53 %" in page
     assert "1 of 3 items in common with the set above" in page
     assert set_data.in_common("a + b", "b + a") == ""

@@ -150,7 +150,8 @@ def test_a_node_says_what_was_asked_answered_paid_and_counted(page):
 
 def test_an_answer_says_its_share_and_what_the_check_reached_after_each_cut(page):
     said = article(page, record().winner)
-    assert "Answer: pneumonia On the way to the chosen answer. Share of votes 75 % Agreement of the check 75 %" in said
+    assert "Answer: pneumonia On the way to the chosen answer. Share of votes 75 % Agreement of the check" in said
+    assert "Agreement of the check 75 %, in 3 of 4 runs" in said
     assert "Rollouts that ended here 4" in said
     assert "the first turn pneumonia same" in said
     assert "the first 3 turns pulmonary embolism different" in said

@@ -13,6 +13,7 @@ import pytest
 from conftest import Run
 from sqlalchemy import MetaData, func, select, update
 
+from clinical_data.catalogue import Catalogue, load_catalogue
 from clinical_data.errors import BadInputError, StorageError
 from evaluation.store import open_database
 from evaluation.store.run_state import SILENT, RunState, run_states
@@ -275,15 +276,18 @@ def test_the_doctor_finds_missing_weights(doctor: Any) -> None:
     assert "wardstar models install" in found["embedded model"][1]
 
 
-def test_the_doctor_finds_a_broken_catalogue(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise BadInputError("invalid YAML", file="v1.yaml", line=3, hint="install wardstar again")
+@pytest.mark.parametrize("name", ["v1", "v1-zh"])
+def test_the_doctor_finds_a_broken_catalogue(doctor: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def broken(wanted: str = "v1") -> Catalogue:
+        if wanted == name:
+            raise BadInputError("invalid YAML", file=f"{name}.yaml", line=3, hint="install wardstar again")
+        return load_catalogue(wanted)
 
     monkeypatch.setattr("clinical_data.catalogue.load_catalogue", broken)
     code, found = doctor()
-    assert found["catalogue"][0] == "not ok"
-    assert "v1.yaml:3" in found["catalogue"][1]
-    assert "install wardstar again" in found["catalogue"][1]
+    assert found["catalogues"][0] == "not ok"
+    assert f"{name}.yaml:3" in found["catalogues"][1]
+    assert "install wardstar again" in found["catalogues"][1]
     assert code in (3, 4)
 
 
@@ -324,6 +328,7 @@ def test_the_doctor_finds_a_bad_database(doctor: Any, tmp_path: Path, kind: str,
 def test_the_doctor_is_content_with_a_good_database(doctor: Any, fill: Callable[..., str]) -> None:
     _, found = doctor("--db", fill(2))
     assert found["database"] == ("ok", "2 cases, 0 runs")
-    for name in ("Python", "catalogue", "answer vocabularies", "pathways"):
+    assert found["catalogues"][1] == "v1 (69), v1-zh (69)"
+    for name in ("Python", "catalogues", "answer vocabularies", "pathways"):
         assert found[name][0] == "ok"
     assert sys.version_info >= (3, 11)

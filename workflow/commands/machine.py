@@ -156,7 +156,7 @@ def doctor_command(db: Db = DEFAULT_DB) -> None:
         _tried("Python", _python),
         _tried("memory", _memory),
         _tried("embedded model", _weights),
-        _tried("catalogue", _catalogue),
+        _tried("catalogues", _catalogues),
         _tried("answer vocabularies", _vocabularies),
         _tried("pathways", _pathways),
         _tried("database", lambda: _database(db)),
@@ -196,11 +196,11 @@ def _weights() -> Check:
     return Check("embedded model", "weights missing", INSTALL_HINT, 4)
 
 
-def _catalogue() -> Check:
-    from clinical_data.catalogue import load_catalogue
+def _catalogues() -> Check:
+    from clinical_data.catalogue import bundled_catalogues, load_catalogue
 
-    catalogue = load_catalogue()
-    return Check("catalogue", f"{catalogue.name}: {len(catalogue.items)} items")
+    found = map(load_catalogue, bundled_catalogues())
+    return Check("catalogues", ", ".join(f"{c.name} ({len(c.items)})" for c in found))
 
 
 def _vocabularies() -> Check:

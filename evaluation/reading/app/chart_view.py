@@ -13,6 +13,8 @@ from clinical_data.catalogue import Catalogue
 from clinical_data.chart import AnswerState, Chart, open_chart
 from evaluation.recording import finding_record
 from evaluation.review import words
+from evaluation.review.afterwards import Afterwards
+from evaluation.review.language import say
 from evaluation.step_rules import StepRule
 
 LONG_TEXT = 1_200
@@ -28,8 +30,6 @@ NOTEWORTHY_WAIT = 15
 OLD = -2 * 1440
 """Minute before which it does not matter how long that took."""
 
-MOST_LATER = 80
-LATER_MINUTES = 48 * 60
 _OTHER = "other"
 _UNANSWERED = {
     AnswerState.PENDING: "Taken, result not yet known",
@@ -106,14 +106,14 @@ def chart_view(case: Case, clock: int, rule: StepRule, catalogue: Catalogue) -> 
     return ChartView(groups, missing)
 
 
-def later_view(case: Case, clock: int) -> tuple[Group, ...]:
-    """Returns what became known in the two days after a clock: treatment and procedures first, then all else."""
-    until = clock + LATER_MINUTES
-    later = [f for f in case.findings if clock < f.available <= until and f.charted >= clock and f.result_in_source]
-    acts = [f for f in later if f.kind in (FindingKind.TREATMENT, FindingKind.PROCEDURE)]
-    rest = [f for f in later if f not in acts]
-    named = (("Treated and done", acts), ("Results and observations", rest))
-    return tuple(Group(title, _rows(found)[:MOST_LATER]) for title, found in named if found)
+def later_view(later: Afterwards) -> tuple[Group, ...]:
+    """Returns what clinicians did after a clock, with the values recorded."""
+    found = []
+    for title, deeds in (("case.after_done", later.done), ("case.after_results", later.results)):
+        findings = {f.finding_id: f for deed in deeds for f in deed.findings}  # two items may share one
+        if findings:
+            found.append(Group(say(title), _rows(findings.values())))
+    return tuple(found)
 
 
 def _others(chart: Chart, treated: bool) -> Sequence[Finding]:

@@ -71,6 +71,12 @@ def case_step(request: Request, address: str, reader: LoggedIn) -> Response:
     return _show(request, desk, reader, task)
 
 
+@router.get("/read/{address}/{part}")
+def back_to_reading(address: str, part: Part, reader: LoggedIn) -> Response:
+    """Leads from the address of a form, which a refused one leaves in the browser, back to the reading."""
+    return RedirectResponse(f"/read/{address}", 303)
+
+
 @router.post("/read/{address}/draft/{part}")
 def keep_draft(
     request: Request,

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from evaluation.review.language import say
 from evaluation.review.rendering import asset
 
 STATIC = {"htmx.min.js": "text/javascript", "review.js": "text/javascript", "review.css": "text/css"}
@@ -17,14 +18,16 @@ STATIC = {"htmx.min.js": "text/javascript", "review.js": "text/javascript", "rev
 
 @cache
 def environment() -> Environment:
-    """Returns the templates."""
-    return Environment(
+    """Returns the templates, which know `say` for words shared with the report."""
+    found = Environment(
         loader=PackageLoader("evaluation.reading.app", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.globals["say"] = say
+    return found
 
 
 def page(template: str, status: int = 200, /, **content: Any) -> HTMLResponse:

@@ -19,7 +19,7 @@ from clinical_data.errors import UsageError
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.vocabulary import Vocabulary
 from evaluation.reading.answers import Asked
-from evaluation.reading.app.chart_view import Group, chart_view, later_view
+from evaluation.reading.app.chart_view import chart_view, later_view
 from evaluation.reading.app.rendering import environment
 from evaluation.reading.desk import Desk
 from evaluation.reading.form import Own, Review
@@ -27,6 +27,7 @@ from evaluation.reading.work_list import CaseStep
 from evaluation.record import RunRecord
 from evaluation.review import answer_data, page_data, reasoning
 from evaluation.review import words as plain_words
+from evaluation.review.afterwards import deeds_after
 from evaluation.step_rules import StepRule
 from evaluation.store.run_store import StoredRecord
 
@@ -166,7 +167,7 @@ class Shown:
         return _part("model.html", model=view)
 
     def _recorded(self) -> Markup:
-        later: tuple[Group, ...] = later_view(self.case, self.step.clock)
+        later = later_view(deeds_after(self.case, self.step.clock, self.catalogue))
         return _part(
             "recorded.html", truth=page_data.truth_of(self.stored), later=later, is_set=self.rule.form == "set"
         )
