@@ -208,20 +208,20 @@ def teach(folder: Path, data: Path) -> None:
 
 
 def teach_one(folder: Path, url: str, lesson: Lesson) -> None:
-    """Makes charts of the train stays, a set of them, and a model."""
-    name, charts = lesson.name, lesson.charts
-    for chart in charts:
+    """Makes charts of the train stays, a set of them, and a model, unless the model is there."""
+    out, data = folder / "models" / lesson.name, folder / "sets" / lesson.name
+    if (out / "card.json").is_file():
+        return
+    for chart in lesson.charts:
         replay(url, chart.name, _chart_options(folder, chart))
-    taught = [chart.name for chart in charts if chart.turns]
-    answers = [chart.name for chart in charts if not chart.turns]
+    taught = [chart.name for chart in lesson.charts if chart.turns]
+    answers = [chart.name for chart in lesson.charts if not chart.turns]
     chosen = SetOptions(answers_only=not taught, answers_from=tuple(answers) if taught else ())
-    out = folder / "models" / name
-    if not (out / "card.json").is_file():
-        with existing_database(url) as engine:
-            card = export_set(engine, SFT, taught or answers, folder / "sets" / name, chosen)
-        print(f"{name}: {card['splits']['train']['rows']} rows", flush=True)
-        tuning = replace(lesson.tuning, base=str(folder / "models" / lesson.base) if lesson.base else "embedded")
-        fine_tune(folder / "sets" / name, out, tuning, resume=out.exists())
+    with existing_database(url) as engine:
+        card = export_set(engine, SFT, taught or answers, data, chosen)
+    print(f"{lesson.name}: {card['splits']['train']['rows']} rows", flush=True)
+    base = str(folder / "models" / lesson.base) if lesson.base else "embedded"
+    fine_tune(data, out, replace(lesson.tuning, base=base), resume=out.exists())
 
 
 def _chart_options(folder: Path, chart: Charts) -> ReplayOptions:
