@@ -238,7 +238,9 @@ def _chart_options(folder: Path, chart: Charts) -> ReplayOptions:
 def teach_without_labels(folder: Path) -> None:
     """Lets the tuned generator learn on from the vote of its own answers to train stays, whose labels nobody reads."""
     data, out = folder / "sets" / TTRL_MODEL, folder / "models" / TTRL_MODEL
-    with existing_database(database(folder, "eicu")) as engine:
+    url = database(folder, "eicu")
+    replay(url, UNLABELLED.name, _chart_options(folder, UNLABELLED))
+    with existing_database(url) as engine:
         export_set(engine, PROMPTS, [UNLABELLED.name], data, SetOptions())
     tuning = replace(TTRL, base=str(folder / "models" / GENERATOR))
     card = train_ttrl(data, out, tuning, resume=out.exists())
