@@ -160,6 +160,7 @@ ARMS = {
     "tuned-rstar-no-peer": Arm("rstar", settings={**PROMPT, **ALONE}),
     "tuned-rstar-peer": Arm("rstar", peer=True, settings={**PROMPT, **SEARCH}),
     "ttrl-greedy": Arm("greedy", TTRL_MODEL, settings={**PROMPT, **GREEDY}),
+    CONTROL: Arm("full-information", CONTROL, settings=PROMPT),
 }
 
 
@@ -271,8 +272,6 @@ def control(folder: Path) -> None:
     url = database(folder, CONTROL)
     shuffled.exchange(database(folder, "eicu"), url, folder / "cohort", seed=0)
     teach_one(folder, url, Lesson(CONTROL, "", TUNING, (FULL, PART)))
-    arm = replace(ARMS["tuned-full-information"], model=CONTROL)
-    ARMS[CONTROL] = arm
     measure(folder, CONTROL, [CONTROL])
 
 
@@ -295,7 +294,8 @@ def main() -> None:
     else:
         if stage == "bundled":
             import_cases(database(folder, stage), "fhir", Path(bundle_folder()))
-        measure(folder, stage, rest or [name for name in ARMS if stage != "bundled" or ARMS[name].model != TTRL_MODEL])
+        models = ("", GENERATOR) if stage == "bundled" else ("", GENERATOR, TTRL_MODEL)
+        measure(folder, stage, rest or [name for name, arm in ARMS.items() if arm.model in models])
 
 
 if __name__ == "__main__":
