@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def write_pdf(html: str, path: Path) -> int:
     """
     require()
     try:
-        from weasyprint import HTML
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "HarfBuzz-Subset", DeprecationWarning)  # fontTools does it
+            from weasyprint import HTML
     except OSError as error:  # Pango or one of its like
         raise UsageError(
             "PDF takes Pango, which WeasyPrint cannot load", hint="install it by the system's package manager"

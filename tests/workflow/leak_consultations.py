@@ -149,7 +149,7 @@ class DdxplusRecord:
             Part("conditions", {"alter": severity}),
             Part("other questions", {"alter": french}),
             Part("another column", {"add": lambda content: content["more"].append(LOUD)}),
-            Part("patients after", {"add": lambda content: content["test"].append(content["train"][0])}),
+            Part("patients after", {"add": lambda content: content["test"].extend(content["train"][:1])}),
             Part("another split", {"delete": lambda content: content["train"].clear()}),
         ]
 
