@@ -38,7 +38,6 @@ FIGURES = {
 """What stands beside top-1; all of it exploratory."""
 BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
 KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
-ARM = "arm"
 Table = list[list[str]]
 Section = Mapping[str, Any]
 
@@ -55,7 +54,7 @@ def section_text(engine: Engine, section: Section, records: Path) -> str:
     store = RunStore(engine)
     scores = {run: score_run(engine, run, regression=True)["steps"][step] for run in runs}
     first = scores[runs[0]]
-    table = [[ARM, "n", "top-1", *FIGURES.values()]]
+    table = [["arm", "n", "top-1", *FIGURES.values()]]
     for arm in section["arms"]:
         rows = [row for row in record_rows(store, store.get(arm["run"])) if row["step"] == step]
         write_records(records / f"{arm['run']}.jsonl", rows)

@@ -13,6 +13,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Generic, TypeVar
 
 from search.models.language_model import (
@@ -257,7 +258,6 @@ def _scored(
     """Returns the choices that were scored, with their ids and ln p: where leaders were wanted not all may be."""
     if request.leaders is None:
         return request.choices, reply.choice_ids, reply.logprobs
-    scored = [i for i, logprob in enumerate(reply.logprobs) if logprob > -math.inf]
-    rows = (request.choices, reply.choice_ids, reply.logprobs)
-    choices, ids, logprobs = (tuple([row[i] for i in scored]) for row in rows)
-    return choices, ids, logprobs  # type: ignore[return-value]
+    scored = [logprob > -math.inf for logprob in reply.logprobs]
+    choices, ids = tuple(compress(request.choices, scored)), tuple(compress(reply.choice_ids, scored))
+    return choices, ids, tuple(compress(reply.logprobs, scored))

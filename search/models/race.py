@@ -17,7 +17,6 @@ from search.models.kv_cache import Ids
 from search.models.language_model import Leaders
 
 AT_ONCE = 4  # choices of the first round: a pass of a dozen rows takes hardly longer than one of a single row
-
 GROWTH = 4  # each round may take so many times the choices of the one before: where bounds tell little, few rounds
 
 
@@ -40,9 +39,8 @@ class Race:
     def restart(self) -> None:
         """Forgets what was found."""
         self.logprobs: dict[int, float] = {}
-        self._bounds: list[tuple[float, int]] = []  # (minus bound, index) of the choices not scored, best bound last
+        self._bounds: list[tuple[float, int]] | None = None  # (minus bound, index) of those not scored, best last
         self._asked: list[int] = []  # what the round under way scores
-        self._begun = False
         self._size = max(AT_ONCE, self.leaders.count)  # of the next round
 
     @property
@@ -52,7 +50,7 @@ class Race:
 
     def round(self) -> set[Ids]:
         """Returns what to score next: first tokens, then the choices that may lead; nothing at the end."""
-        if not self._begun:
+        if self._bounds is None:
             return {ids[:1] for ids in self.choices}
         merits = [self._merit(i, logprob) for i, logprob in self.logprobs.items()]
         leading = heapq.nlargest(self.leaders.count, merits)
@@ -63,10 +61,9 @@ class Race:
 
     def take(self, scores: Mapping[Ids, float]) -> None:
         """Takes ln p of what the round wanted."""
-        if not self._begun:
+        if self._bounds is None:
             bounds = (self._merit(i, scores[ids[:1]]) for i, ids in enumerate(self.choices))
             self._bounds = sorted(((-bound, i) for i, bound in enumerate(bounds)), reverse=True)
-            self._begun = True
             return
         for index in self._asked:
             self.logprobs[index] = scores[self.choices[index]]

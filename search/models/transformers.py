@@ -183,12 +183,11 @@ class TransformersModel:
             for prompt_ids, choices in wanted:
                 self._check_length(len(prompt_ids), max(map(len, choices), default=0))
             tables = self._score_all([w for w, r in zip(wanted, requests, strict=True) if r.leaders is None])
-            races = [Race(*w, r.leaders) for w, r in zip(wanted, requests, strict=True) if r.leaders is not None]
-            self._in_batches(sorted(races, key=lambda race: race.prompt_ids), self._engine.lead)
-            found = iter(races)
+            races = {i: Race(*wanted[i], r.leaders) for i, r in enumerate(requests) if r.leaders is not None}
+            self._in_batches(sorted(races.values(), key=lambda race: race.prompt_ids), self._engine.lead)
             return [
-                ChoiceScores(*w, tuple(tables[w[0]][c] for c in w[1]) if r.leaders is None else next(found).scores())
-                for w, r in zip(wanted, requests, strict=True)
+                ChoiceScores(ids, choices, races[i].scores() if i in races else tuple(tables[ids][c] for c in choices))
+                for i, (ids, choices) in enumerate(wanted)
             ]
 
     def _score_all(self, wanted: Sequence[tuple[Ids, tuple[Ids, ...]]]) -> dict[Ids, dict[Ids, float]]:
