@@ -43,7 +43,7 @@ from workflow.runner import replay
 PROMPT: dict[str, Any] = {**TAUGHT_PROMPT, "actions": "finish, request"}  # short: what two cores can teach in an hour
 ZERO_SHOT: dict[str, Any] = {
     "answer_values": 1,
-    "answer_chars": 60,
+    "answer_chars": 100,
 }  # the embedded model needs the list and the calibration
 SEARCH = {
     "rollouts": 6,
@@ -56,9 +56,11 @@ SEARCH = {
 }
 WORKERS = 2  # take OMP_NUM_THREADS=1 with them
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
-TUNING = TuneSettings(rank=8, alpha=16, epochs=1, seed=1, by_length=True, dtype=DTYPE, save_dtype="bf16", patience=0)
-AGAIN = replace(TUNING, lr=1e-3, seed=2)
-TTRL = replace(TUNING, method="ttrl", epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
+TUNING = TuneSettings(
+    rank=8, alpha=16, lr=1e-3, epochs=1, seed=1, by_length=True, dtype="bf16", save_dtype="bf16", patience=0
+)
+AGAIN = replace(TUNING, seed=2)
+TTRL = replace(TUNING, method="ttrl", lr=5e-4, epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
 TTRL_MODEL, CONTROL = "ttrl", "control"
 
 
@@ -95,44 +97,30 @@ class Lesson:
 
 # Which kinds of chart was chosen on the tuning stays (docs/log.md). Requests at random mostly find nothing; a model
 # that never saw such loses most of its accuracy where half of its own find nothing. The second pass takes other charts
-# of the same stays: after one the models were underfitted.
+# of the same stays.
 FULL, PART = Charts("full-11", "full-information", 11), Charts("part-12", "part-information", 12)
+
+
+def _questions(number: int) -> Charts:
+    return Charts(f"questions-{number}", "part-information", number, turns=True)
+
+
+def _part(number: int) -> Charts:
+    return Charts(f"part-{number}", "part-information", number)
+
+
+def _unanswered(number: int) -> Charts:
+    return Charts(f"unanswered-{number}", "greedy", number, requests=12)
+
+
 LESSONS = (
-    Lesson(
-        "generator-1",
-        "",
-        TUNING,
-        (
-            Charts("questions-11", "part-information", 11, turns=True),
-            FULL,
-            PART,
-            Charts("unanswered-13", "greedy", 13, requests=12),
-        ),
-    ),
-    Lesson(
-        GENERATOR,
-        "generator-1",
-        AGAIN,
-        (
-            Charts("questions-14", "part-information", 14, turns=True),
-            FULL,
-            Charts("unanswered-16", "greedy", 16, requests=12),
-        ),
-    ),
-    Lesson(
-        "peer-1",
-        "",
-        TUNING,
-        (
-            Charts("part-21", "part-information", 21),
-            Charts("part-22", "part-information", 22),
-            Charts("unanswered-23", "greedy", 23, requests=12),
-        ),
-    ),
-    Lesson(PEER, "peer-1", replace(AGAIN, rank=16, alpha=32), (FULL, PART)),
+    Lesson("generator-1", "", TUNING, (_questions(11), FULL, _unanswered(13))),
+    Lesson(GENERATOR, "generator-1", AGAIN, (_questions(14), FULL, _unanswered(16))),
+    Lesson("peer-1", "", TUNING, (_part(21), FULL, _unanswered(23))),
+    Lesson(PEER, "peer-1", AGAIN, (_part(22), FULL, _unanswered(26))),
 )
 UNLABELLED = PART  # the charts that TTRL answers
-SHOWN = ("top_5", "brier", "requests", "unanswerable_requests")
+SHOWN = ("top_5", "brier", "log_score", "requests", "unanswerable_requests")
 
 
 @dataclass(frozen=True, slots=True)

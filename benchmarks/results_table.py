@@ -29,6 +29,7 @@ FIGURES = {
     "half_credit": "half credits",
     "top_5": "top-5",
     "brier": "Brier",
+    "log_score": "log score",
     "expected_calibration_error": "calibration error",
     "requests": "requests",
     "unanswerable_requests": "of them unanswered",
@@ -70,12 +71,13 @@ def section_text(engine: Engine, section: Section, records: Path) -> str:
 def paired(engine: Engine, section: Section) -> Table:
     """Returns the differences between pairs of arms, with a head."""
     named = {arm["run"]: arm["label"] for arm in section["arms"]}
-    table = [["top-1, paired", "n", "difference", "patients that differ", "McNemar p"]]
+    table = [["paired", "n", "top-1", "patients that differ", "McNemar p", "log score"]]
     for run, reference in section["pairs"]:
-        metric = compare_runs(engine, run, reference)["steps"][section["step"]]["metrics"][section["key"]]
-        shown = metric_text({**metric, "value": metric["difference"]})
+        metrics = compare_runs(engine, run, reference)["steps"][section["step"]]["metrics"]
+        metric = metrics[section["key"]]
         words = f"{named[run]} less {named[reference]}"
-        table.append([words, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}"])
+        shown, logs = (metric_text({**m, "value": m["difference"]}) for m in (metric, metrics["log_score"]))
+        table.append([words, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}", logs])
     return table
 
 
@@ -87,7 +89,7 @@ def against_baselines(scores: Mapping[str, Mapping[str, Any]], section: Section)
         for name, label in BASELINES.items():
             gain = score["metrics"].get(f"gain_over_{name}")
             if gain and gain.get("value") is not None:
-                table.append([f"{named[run]} less {label}", str(gain["n"]), metric_text(gain), "-", "-"])
+                table.append([f"{named[run]} less {label}", str(gain["n"]), metric_text(gain), "-", "-", "-"])
     return table
 
 

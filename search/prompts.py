@@ -1,6 +1,6 @@
 """All text that a model is sent. Static text first, the growing path last, so that a path shares its prefix.
 
-The hash of this file goes into every record: a prompt can be found again.
+The hash of this file and of the one that words vital signs goes into every record: a prompt can be found again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from clinical_data.case import PRESENT, Finding
 from clinical_data.chart import Answer, AnswerState, Chart
 from clinical_data.naming import short_name, unit_text
+from search import vital_signs
 from search.actions import ActionKind
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
 from search.settings import SearchSettings
 from search.trajectory import Turn
 
-TEMPLATE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+TEMPLATE_HASH = hashlib.sha256(b"".join(Path(f).read_bytes() for f in (__file__, vital_signs.__file__))).hexdigest()
 
 MOST_TEXT = 320  # characters of one text finding
 MOST_TEXTS = 3  # of one name: choices ticked together are findings of their own
@@ -102,14 +103,18 @@ def vignette(chart: Chart) -> str:
 def answer_text(answer: Answer, settings: SearchSettings = DEFAULTS) -> str:
     """Returns a chart's answer in words; what is not recorded is said to be so, never called normal.
 
-    It is cut after the last measurement that fits into `answer_chars`; a first one that does not fit is kept whole.
+    Vital signs come first, then what the source flags as out of range. It is cut after the last measurement that fits
+    into `answer_chars`; a first one that does not fit is kept whole.
     """
     if answer.state is not AnswerState.RECORDED:
         return UNANSWERED[answer.state]
+    signs, others = vital_signs.sign_parts(answer.findings, settings.answer_values)
     by_name: dict[str, list[Finding]] = defaultdict(list)
-    for finding in answer.findings:
+    for finding in others:
         by_name[short_name(finding.code)].append(finding)
-    parts = list(dict.fromkeys(_series(name, findings, settings.answer_values) for name, findings in by_name.items()))
+    ordered = sorted(by_name.items(), key=lambda named: not named[1][-1].flag)  # what is out of range is not cut away
+    series = (_series(name, own, settings.answer_values) for name, own in ordered)
+    parts = list(dict.fromkeys((*signs, *series)))
     ends = accumulate(len(part) + len(BETWEEN) for part in parts)
     fit = max(sum(end - len(BETWEEN) <= settings.answer_chars for end in ends), 1)
     return BETWEEN.join([*parts[:fit], "..."] if fit < len(parts) else parts)

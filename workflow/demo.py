@@ -26,7 +26,7 @@ TAUGHT_PROMPT: dict[str, Any] = {
     "actions": "think, finish, request",
     "answer_list": "hidden",
     "answer_values": 1,
-    "answer_chars": 60,
+    "answer_chars": 100,
     "calibration": "none",
     "likelihood": "sum",
 }  # what the bundled adapters were taught on

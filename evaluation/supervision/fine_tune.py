@@ -123,7 +123,7 @@ def fine_tune(
     check_versions(base_versions, rows.versions, what=f"the base {found.name} was tuned on", file=data / CARD)
     layout = {"rows": "nested"} if settings.method == "sft" else {}  # steps of one layout are none of another
     plan = {
-        "settings": settings.row(),
+        "settings": settings_from(out, settings),
         "data": {**rows.hashes, **layout},
         "base": {"revision": found.revision},
         "versions": {**base_versions, **rows.versions},
@@ -259,15 +259,8 @@ class Tuning:
             model.save_pretrained(self._out)
             self._tokenizer.save_pretrained(self._out)
         else:
-            base, revision = self._base_from(self._out), self._base.revision
+            base, revision = base_from(self._out, settings.base), self._base.revision
             save_adapter(model, self._out, base=base, revision=revision, dtype=settings.save_dtype)
-
-    def _base_from(self, folder: Path) -> str:
-        """Returns the base as `folder` may name it: a local folder by the way to it from there."""
-        spec = self._settings.base
-        if spec.partition(":")[0] in NAMED:
-            return spec
-        return os.path.relpath(Path(spec).resolve(), folder.resolve())
 
     def _card(self, trainer: Any, status: str, seconds: float, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         settings, data = self._settings, self._data
@@ -277,9 +270,9 @@ class Tuning:
         return {
             "name": f"{settings.method} on {self._base.name}",
             "status": status,
-            "settings": settings.row(),
+            "settings": settings_from(self._out, settings),
             "base": {
-                "spec": self._base_from(self._out),
+                "spec": base_from(self._out, settings.base),
                 "name": self._base.name,
                 "revision": self._base.revision,
             },
@@ -314,6 +307,18 @@ class Tuning:
                 **self._base.extra,
             },
         }
+
+
+def base_from(folder: Path, spec: str) -> str:
+    """Returns a base as `folder` may name it: a local folder by the way to it from there."""
+    if spec.partition(":")[0] in NAMED:
+        return spec
+    return os.path.relpath(Path(spec).resolve(), folder.resolve())
+
+
+def settings_from(folder: Path, settings: TuneSettings) -> dict[str, Any]:
+    """Returns settings as `folder` keeps them: no path of this machine goes with the weights."""
+    return {**settings.row(), "base": base_from(folder, settings.base)}
 
 
 def tokenise(rows: Sequence[TuningRow], tokenizer: Any, max_length: int) -> Tokens:

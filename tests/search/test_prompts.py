@@ -65,6 +65,12 @@ def test_an_answer_is_cut_between_measurements():
     assert len(prompts.answer_text(answer)) < 710
 
 
+def test_what_is_out_of_range_is_not_cut_away():
+    usual, odd = finding("sodium", 140.0, 1, unit="mmol/L"), finding("potassium", 6.9, 1, unit="mmol/L", flag="H")
+    answer = Answer("x", AnswerState.RECORDED, (usual, odd))
+    assert prompts.answer_text(answer, SearchSettings(answer_chars=30)) == "potassium 6.9 mmol/L (high); ..."
+
+
 def test_a_single_long_measurement_is_kept_whole():
     answer = Answer("x", AnswerState.RECORDED, (finding("note", "word " * 30, 1, kind=FindingKind.EXAMINATION),))
     assert "..." not in prompts.answer_text(answer, SearchSettings(answer_chars=20))

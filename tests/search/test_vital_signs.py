@@ -1,0 +1,140 @@
+"""Vital signs in words: the usual order, what is out of range, and nothing lost or invented."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import finding
+
+from clinical_data.case import Coding
+from clinical_data.chart import Answer, AnswerState
+from search import prompts, vital_signs
+from search.settings import SearchSettings
+
+LOINC = "http://loinc.org"
+
+
+def words(*findings, values=3, chars=700):
+    answer = Answer("vital_signs", AnswerState.RECORDED, findings)
+    return prompts.answer_text(answer, SearchSettings(answer_values=values, answer_chars=chars))
+
+
+def test_signs_stand_in_the_usual_order_before_what_else_was_measured():
+    told = words(
+        finding("admission weight", 81.0, 5, unit="kg"),
+        finding("oxygen saturation", 90.0, 5, unit="%"),
+        finding("temperature", 39.4, 5, unit="Cel"),
+        finding("diastolic blood pressure", 55.0, 5, unit="mmHg"),
+        finding("heart rate", 138.0, 5, unit="/min"),
+        finding("respiratory rate", 22.0, 5, unit="/min"),
+        finding("systolic blood pressure", 88.0, 5, unit="mmHg"),
+    )
+    assert told == (
+        "HR 138 /min (very high); BP 88/55 mmHg (very low); RR 22 /min (high); SpO2 90 % (very low); "
+        "temperature 39.4 °C (high); admission weight 81 kg"
+    )
+
+
+def test_what_is_cut_away_is_the_weight_and_not_the_pulse():
+    weight, pulse = finding("admission weight", 81.0, 5, unit="kg"), finding("heart rate", 70.0, 5, unit="/min")
+    assert words(weight, pulse, chars=14) == "HR 70 /min; ..."
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "value", "word"),
+    [
+        # National Early Warning Score 2, chart 1: score 3, 2 and 1 at the edges of each band
+        ("heart rate", "/min", 40, "very low"),
+        ("heart rate", "/min", 41, "slightly low"),
+        ("heart rate", "/min", 50, "slightly low"),
+        ("heart rate", "/min", 51, ""),
+        ("heart rate", "/min", 90, ""),
+        ("heart rate", "/min", 91, "slightly high"),
+        ("heart rate", "/min", 111, "high"),
+        ("heart rate", "/min", 130, "high"),
+        ("heart rate", "/min", 131, "very high"),
+        ("respiratory rate", "/min", 8, "very low"),
+        ("respiratory rate", "/min", 9, "slightly low"),
+        ("respiratory rate", "/min", 12, ""),
+        ("respiratory rate", "/min", 20, ""),
+        ("respiratory rate", "/min", 21, "high"),
+        ("respiratory rate", "/min", 25, "very high"),
+        ("oxygen saturation", "%", 91, "very low"),
+        ("oxygen saturation", "%", 92, "low"),
+        ("oxygen saturation", "%", 95, "slightly low"),
+        ("oxygen saturation", "%", 96, ""),
+        ("temperature", "Cel", 35.0, "very low"),
+        ("temperature", "Cel", 36.0, "slightly low"),
+        ("temperature", "Cel", 36.1, ""),
+        ("temperature", "Cel", 38.0, ""),
+        ("temperature", "Cel", 38.1, "slightly high"),
+        ("temperature", "Cel", 39.1, "high"),
+        ("Temperature Fahrenheit", "[degF]", 98.6, ""),
+        ("Temperature Fahrenheit", "[degF]", 103.0, "high"),
+        ("temperature", "[degF]", 94.0, "very low"),
+        ("temperature", "", 39.5, ""),  # of which unit nobody knows
+        ("Glasgow Coma Scale", "", 15, ""),
+        ("Glasgow Coma Scale", "", 13, "slightly low"),
+        ("Glasgow Coma Scale", "", 9, "low"),
+        ("Glasgow Coma Scale", "", 8, "very low"),
+    ],
+)
+def test_how_far_out_of_range(name, unit, value, word):
+    told = words(finding(name, float(value), 1, unit=unit))
+    assert told.endswith(f" ({word})") if word else "(" not in told
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "word"),
+    [(90, 40, "very low"), (95, 50, "low"), (110, 60, "slightly low"), (140, 90, ""), (150, 80, "high"),
+     (130, 95, "high"), (170, 125, "very high"), (200, 100, "very high"), (100, 95, "low")],
+)  # fmt: skip
+def test_pressures_are_paired(high, low, word):
+    told = words(
+        finding("systolic blood pressure", float(high), 1, unit="mmHg"),
+        finding("diastolic blood pressure", float(low), 1, unit="mmHg"),
+    )
+    assert told == f"BP {high}/{low} mmHg" + (f" ({word})" if word else "")
+
+
+def test_the_latest_pressure_counts_by_cuff_or_by_line():
+    line = [
+        finding("systolic blood pressure (arterial line)", 120.0, 10, unit="mmHg"),
+        finding("diastolic blood pressure (arterial line)", 60.0, 10, unit="mmHg"),
+    ]
+    cuff = finding("cuff blood pressure", "84/40 (mean 55)", 30, unit="mmHg")
+    assert words(*line, cuff, values=1) == "BP 84/40 mmHg (very low)"
+    assert words(*line, cuff) == "BP 120/60, 84/40 mmHg (very low)"
+
+
+def test_half_a_pressure_is_told_as_such():
+    assert words(finding("systolic blood pressure", 88.0, 1, unit="mmHg")) == "systolic BP 88 mmHg (very low)"
+
+
+def test_the_coma_scale_is_summed_only_of_all_its_parts():
+    eyes, verbal, motor = (finding(f"Glasgow Coma Scale, {n}", v, 1) for n, v in
+                           (("eyes", 3.0), ("verbal", 4.0), ("motor", 5.0)))  # fmt: skip
+    assert words(motor, eyes, verbal) == "Glasgow Coma Scale 12 (low; E3 V4 M5)"
+    assert words(motor, eyes) == "Glasgow Coma Scale E3 M5"
+    assert words(finding("Glasgow Coma Scale", 8.0, 1), eyes) == "Glasgow Coma Scale 8 (very low; E3)"
+    later = finding("Glasgow Coma Scale, motor", 1.0, 9)
+    assert words(motor, eyes, verbal, later) == "Glasgow Coma Scale 12, then M1"  # never 8, which nobody charted
+    assert words(motor, eyes, verbal, finding("Glasgow Coma Scale", 15.0, 9)) == "Glasgow Coma Scale 12, 15"
+
+
+def test_loinc_tells_a_sign_by_its_code():
+    by_code = replace(finding("x", 55.0, 1), code=Coding(LOINC, "8867-4", "Frequenz"))
+    other = replace(finding("x", 55.0, 1), code=Coding(LOINC, "8884-9", "Heart rate rhythm"))
+    assert vital_signs.sign_of(by_code) is vital_signs.PULSE
+    assert vital_signs.sign_of(other) is None
+
+
+def test_words_are_no_numbers():
+    told = words(finding("heart rate", "irregular", 1), finding("Glasgow Coma Scale", "unable to score", 1))
+    assert told == "heart rate: irregular; Glasgow Coma Scale: unable to score"
+
+
+def test_the_hash_of_the_templates_covers_the_words_of_signs():
+    both = b"".join(Path(module.__file__).read_bytes() for module in (prompts, vital_signs))
+    assert hashlib.sha256(both).hexdigest() == prompts.TEMPLATE_HASH
