@@ -7,7 +7,7 @@ for the adapters that come with the package, on the synthetic cases, which were 
 the way works, not more. What is done stays in the folder, and the same command goes on after a stop; the adapters of
 docs/results, copied to FOLDER/models, are not tuned again.
 
-    python -m benchmarks.proof FOLDER teach EICU_DEMO
+    python -m benchmarks.proof FOLDER teach EICU_DEMO [MODEL ...]
     python -m benchmarks.proof FOLDER ttrl
     python -m benchmarks.proof FOLDER tuning [ARM ...]
     python -m benchmarks.proof FOLDER held-out [ARM ...]     # once per arm: a look is a look
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,13 +188,15 @@ def ground(folder: Path, name: str) -> Ground:
     return Ground(url, f"{folder / 'models'}/", folder / "cohort" / f"{'tuning' if name == CONTROL else name}.txt")
 
 
-def teach(folder: Path, data: Path) -> None:
-    """Imports the cases, writes the lists of stays, and tunes generator and peer."""
+def teach(folder: Path, data: Path, names: Sequence[str] = ()) -> None:
+    """Imports the cases, writes the lists of stays, and tunes generator and peer, or the models named of them."""
     url = database(folder, "eicu")
-    import_cases(url, "eicu", data)
-    write_lists(url, folder / "cohort")
+    if not (folder / "cohort" / "held-out.txt").is_file():
+        import_cases(url, "eicu", data)
+        write_lists(url, folder / "cohort")
     for lesson in LESSONS:
-        teach_one(folder, url, lesson)
+        if not names or lesson.name in names:
+            teach_one(folder, url, lesson)
 
 
 def teach_one(folder: Path, url: str, lesson: Lesson) -> None:
@@ -274,7 +277,7 @@ def main() -> None:
     folder, stage, rest = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     folder.mkdir(parents=True, exist_ok=True)
     if stage == "teach":
-        teach(folder, Path(rest[0]))
+        teach(folder, Path(rest[0]), rest[1:])
     elif stage == TTRL_MODEL:
         teach_without_labels(folder)
     elif stage == CONTROL:

@@ -25,7 +25,7 @@ from workflow.importing import import_cases
 from workflow.pathway import load_pathway
 from workflow.runner import replay, resume
 
-ENGLISH_HASH = "178345fc707f381ddb34beefa9c9389c87f8737e595db80ad51684e3c78600a9"
+ENGLISH_HASH = "deb47deae911a87490e90f69b70d937a41999c4fa4574b9a165b6d7905f8c1b5"
 TINY = {"rollouts": 6, "think": 1, "ask": 1, "ask_votes": 2, "request": 3, "imagine": 1, "votes": 2}
 # Words of the frame; a finding may well be called "Result", so those that open a line are looked for there.
 LINES = [cue.strip() for cue in (*prompts.CUES.values(), prompts.REPLY_CUE, prompts.REASK_CUE, prompts.RESULT_CUE)]
