@@ -42,10 +42,8 @@ from workflow.importing import import_cases
 from workflow.runner import replay
 
 PROMPT: dict[str, Any] = {**TAUGHT_PROMPT, "actions": "finish, request"}  # short: what two cores can teach in an hour
-ZERO_SHOT: dict[str, Any] = {
-    "answer_values": 1,
-    "answer_chars": 100,
-}  # the embedded model needs the list and the calibration
+# The embedded model as it came needs the list and the calibration; the chart answers it in the same words.
+ZERO_SHOT = {name: TAUGHT_PROMPT[name] for name in ("answer_values", "answer_chars")}
 SEARCH = {
     "rollouts": 6,
     "min_requests": 8,
@@ -96,12 +94,6 @@ class Lesson:
     charts: tuple[Charts, ...]
 
 
-# Which kinds of chart was chosen on the tuning stays (docs/log.md). Requests at random mostly find nothing; a model
-# that never saw such loses most of its accuracy where half of its own find nothing. The second pass takes other charts
-# of the same stays.
-FULL, PART = Charts("full-11", "full-information", 11), Charts("part-12", "part-information", 12)
-
-
 def _questions(number: int) -> Charts:
     return Charts(f"questions-{number}", "part-information", number, turns=True)
 
@@ -114,6 +106,10 @@ def _unanswered(number: int) -> Charts:
     return Charts(f"unanswered-{number}", "greedy", number, requests=12)
 
 
+FULL, PART = Charts("full-11", "full-information", 11), _part(12)
+# Which kinds of chart was chosen on the tuning stays (docs/log.md). Requests at random mostly find nothing; a model
+# that never saw such loses most of its accuracy where half of its own find nothing. The second pass takes other charts
+# of the same stays.
 LESSONS = (
     Lesson("generator-1", "", TUNING, (_questions(11), FULL, _unanswered(13))),
     Lesson(GENERATOR, "generator-1", AGAIN, (_questions(14), FULL, _unanswered(16))),
