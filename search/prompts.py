@@ -1,6 +1,7 @@
 """All text that a model is sent. Static text first, the growing path last, so that a path shares its prefix.
 
-The hash of this file and of the one that words vital signs goes into every record: a prompt can be found again.
+The hash of this file and of those that word measurements and vital signs goes into every record: a prompt can be found
+again.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from pathlib import Path
 
 from clinical_data.case import PRESENT, Finding
 from clinical_data.chart import Answer, AnswerState, Chart
-from clinical_data.naming import short_name, unit_text
-from search import vital_signs
+from clinical_data.naming import short_name
+from search import measurements, vital_signs
 from search.actions import ActionKind
+from search.measurements import flat, notes_text, series_text, value_text
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
 from search.settings import SearchSettings
 from search.trajectory import Turn
 
-TEMPLATE_HASH = hashlib.sha256(b"".join(Path(f).read_bytes() for f in (__file__, vital_signs.__file__))).hexdigest()
+_SOURCES = (__file__, measurements.__file__, vital_signs.__file__)
+TEMPLATE_HASH = hashlib.sha256(b"".join(Path(f).read_bytes() for f in _SOURCES)).hexdigest()
 
-MOST_TEXT = 320  # characters of one text finding
 MOST_TEXTS = 3  # of one name: choices ticked together are findings of their own
 BETWEEN = "; "  # measurements of one answer
 DEFAULTS = SearchSettings()
@@ -123,30 +125,10 @@ def answer_text(answer: Answer, settings: SearchSettings = DEFAULTS) -> str:
 def _series(name: str, findings: list[Finding], most: int) -> str:
     """Returns one measurement with its latest values, at most so many, oldest first; range and flag of the last."""
     last = findings[-1]
-    values = list(dict.fromkeys(value_text(f) for f in findings))
     if last.value is None or last.value == PRESENT:
         return name
     if isinstance(last.value, str) and not last.unit:
-        texts = BETWEEN.join(values[-MOST_TEXTS:])
+        distinct = list(dict.fromkeys(value_text(f) for f in reversed(findings)))[:MOST_TEXTS]
+        texts = BETWEEN.join(reversed(distinct))
         return texts if name.lower() in texts.lower() or last.kind == "complaint" else f"{name}: {texts}"
-    limits = ""
-    if last.low is not None and last.high is not None:
-        limits = f"{last.low:g}-{last.high:g}"
-    notes = ", ".join(n for n in (limits, {"H": "high", "L": "low", "A": "abnormal"}.get(last.flag, last.flag)) if n)
-    unit = f" {unit_text(last.unit)}".rstrip()
-    return f"{name} {', '.join(values[-most:])}{unit}" + (f" ({notes})" if notes else "")
-
-
-def value_text(finding: Finding) -> str:
-    """Returns a value as a person writes it, without unit; long texts are cut."""
-    if finding.value is None:
-        return PRESENT
-    if isinstance(finding.value, float | int):
-        return f"{finding.value:g}"
-    text = flat(finding.value)
-    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rsplit(" ", 1)[0] + " ..."
-
-
-def flat(text: str) -> str:
-    """Returns a text on one line: a line break ends a turn, so no recorded text may hold one."""
-    return " ".join(text.split())
+    return f"{name} {series_text(findings, most)}{notes_text('', last)}"

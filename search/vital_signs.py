@@ -16,10 +16,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clinical_data.case import Finding
+from clinical_data.case import Finding, FindingKind
 from clinical_data.naming import unit_text
+from search.measurements import latest, notes_text, series_text
 
 Bands = Sequence[tuple[float, str]]  # (highest value, word), ascending; above the last: nothing to say
+Found = Mapping[str, Sequence[Finding]]  # of each sign, by its short name; of none: empty
 _REST = float("inf")
 
 
@@ -32,7 +34,7 @@ class Sign:
         codes: LOINC.
         names: what sources call it, in small letters.
         bands: words by value, in `unit`.
-        unit: UCUM; empty: any.
+        unit: as written on a ward, in which the bands hold; empty: any.
     """
 
     short: str
@@ -64,6 +66,7 @@ SYSTOLIC = _sign(
         "art bp systolic",
     ),
     ((90, _LOW3), (100, _LOW2), (110, _LOW1), (140, ""), (180, _HIGH2), (_REST, _HIGH3)),
+    "mmHg",
 )
 DIASTOLIC = _sign(
     "diastolic BP",
@@ -76,6 +79,7 @@ DIASTOLIC = _sign(
         "art bp diastolic",
     ),
     ((90, ""), (120, _HIGH2), (_REST, _HIGH3)),
+    "mmHg",
 )
 CUFF = _sign("BP", "", ("cuff blood pressure",))
 BREATHS = _sign(
@@ -89,20 +93,21 @@ SATURATION = _sign(
     "2708-6 59408-5",
     ("oxygen saturation", "o2 saturation pulseoxymetry"),
     ((91, _LOW3), (93, _LOW2), (95, _LOW1)),
+    "%",
 )
 CELSIUS = _sign(
     "temperature",
     "8310-5 8331-1",
     ("temperature", "body temperature", "temperature celsius"),
     ((35, _LOW3), (36, _LOW1), (38, ""), (39, _HIGH1), (_REST, _HIGH2)),
-    "Cel",
+    "°C",
 )
 FAHRENHEIT = Sign(
     CELSIUS.short,
     CELSIUS.codes,
     CELSIUS.names | {"temperature fahrenheit"},
     tuple((limit * 9 / 5 + 32, word) for limit, word in CELSIUS.bands),
-    "[degF]",
+    "°F",
 )
 COMA = _sign(
     "Glasgow Coma Scale",
@@ -117,15 +122,16 @@ SIGNS = (PULSE, SYSTOLIC, DIASTOLIC, CUFF, BREATHS, SATURATION, CELSIUS, FAHRENH
 _BY_CODE = {code: sign for sign in reversed(SIGNS) for code in sign.codes}
 _BY_NAME = {name: sign for sign in reversed(SIGNS) for name in sign.names}
 _PRESSURE = re.compile(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)")
-Pressure = tuple[float, float]
 
 
 def sign_of(finding: Finding) -> Sign | None:
-    """Returns which sign a finding is; None for anything else, and for a value that is no number."""
+    """Returns which sign a finding is; None for anything else, for a blood gas, and for a value that is no number."""
+    if finding.kind is FindingKind.LABORATORY:
+        return None
     code = finding.code
     name = " ".join((code.display or code.code).casefold().split())
     sign = (_BY_CODE.get(code.code) if code.system == "http://loinc.org" else None) or _BY_NAME.get(name)
-    if sign is CELSIUS and finding.unit == FAHRENHEIT.unit:
+    if sign is CELSIUS and unit_text(finding.unit) == FAHRENHEIT.unit:
         sign = FAHRENHEIT
     if sign is CUFF:
         return CUFF if _PRESSURE.match(str(finding.value)) else None
@@ -134,7 +140,7 @@ def sign_of(finding: Finding) -> Sign | None:
 
 def word_for(sign: Sign, value: float, unit: str) -> str:
     """Returns how far a value is out of range, as "very high"; empty within it, and in a unit that is not known."""
-    if sign.unit and unit != sign.unit:
+    if sign.unit and unit_text(unit) != sign.unit:
         return ""
     return next((word for limit, word in sign.bands if value <= limit), "")
 
@@ -157,78 +163,77 @@ def sign_parts(findings: Sequence[Finding], most: int) -> tuple[list[str], list[
         else:
             found[sign.short].append(finding)
     parts = [
-        _series(PULSE, found, most),
-        _pressures(found, most),
-        _series(BREATHS, found, most),
-        _series(SATURATION, found, most),
-        _series(CELSIUS, found, most),
+        _series(PULSE, found[PULSE.short], most),
+        *_pressures(found, most),
+        _series(BREATHS, found[BREATHS.short], most),
+        _series(SATURATION, found[SATURATION.short], most),
+        _series(CELSIUS, found[CELSIUS.short], most),
         _coma(found, most),
     ]
     return [part for part in parts if part], others
 
 
-def _series(sign: Sign, found: Mapping[str, list[Finding]], most: int) -> str:
-    """Returns one sign with its latest values, oldest first, and how far the last is out of range."""
-    if not (own := found.get(sign.short)):
+def _series(sign: Sign, findings: Sequence[Finding], most: int) -> str:
+    """Returns one sign with its latest values, oldest first, and how far the last is out of range; empty for none."""
+    if not findings:
         return ""
-    last = own[-1]
-    kind = sign_of(last) or sign
-    values = _latest([f"{f.value:g}" for f in own], most)
-    return _words(f"{sign.short} {values}", last.unit, word_for(kind, float(str(last.value)), last.unit))
+    last = findings[-1]
+    word = word_for(sign_of(last) or sign, _number(last), last.unit)
+    return f"{sign.short} {series_text(findings, most)}{notes_text(word, last)}"
 
 
-def _latest(values: Sequence[str], most: int) -> str:
-    return ", ".join(list(dict.fromkeys(values))[-most:])
+def _number(finding: Finding) -> float:
+    return float(str(finding.value))
 
 
-def _words(text: str, unit: str, word: str) -> str:
-    unit = "" if unit.startswith("{") else unit_text(unit)
-    return f"{text} {unit}".rstrip() + (f" ({word})" if word else "")
+def _pressures(found: Found, most: int) -> list[str]:
+    """Returns the latest pairs of pressures, by cuff or line, and after them what was measured of one half since."""
+    told: dict[int, tuple[str, str]] = {}  # minute: the pair; how far it is out of range, with the source's own notes
+    lower = {f.charted: f for f in found[DIASTOLIC.short]}
+    for high in found[SYSTOLIC.short]:
+        low = lower.get(high.charted)
+        if low is not None and unit_text(high.unit) == unit_text(low.unit) == SYSTOLIC.unit:
+            pair = _number(high), _number(low)
+            told[high.charted] = _pair(*pair), notes_text(_pressure_word(*pair), high, low)
+    for cuff in found[CUFF.short]:
+        if match := _PRESSURE.match(str(cuff.value)):
+            pair = float(match[1]), float(match[2])
+            told[cuff.charted] = _pair(*pair), notes_text(_pressure_word(*pair), cuff)
+    last = max(told, default=None)
+    since = ([f for f in found[sign.short] if last is None or f.charted > last] for sign in (SYSTOLIC, DIASTOLIC))
+    halves = [_series(sign, own, most) for sign, own in zip((SYSTOLIC, DIASTOLIC), since, strict=True)]
+    if last is None:
+        return halves
+    values = ", ".join(latest((told[at][0] for at in sorted(told)), most))
+    return [f"{CUFF.short} {values} {SYSTOLIC.unit}{told[last][1]}", *halves]
 
 
-def _pressures(found: Mapping[str, list[Finding]], most: int) -> str:
-    """Returns the latest pairs of pressures, by cuff or line; the one that there is where its other half is missing."""
-    pairs: dict[int, Pressure] = {}
-    halves: dict[int, dict[str, float]] = defaultdict(dict)
-    for sign in (SYSTOLIC, DIASTOLIC):
-        for finding in found.get(sign.short, ()):
-            halves[finding.charted][sign.short] = float(str(finding.value))
-    for at, half in halves.items():
-        if len(half) == 2:
-            pairs[at] = half[SYSTOLIC.short], half[DIASTOLIC.short]
-    for finding in found.get(CUFF.short, ()):
-        if match := _PRESSURE.match(str(finding.value)):
-            pairs[finding.charted] = float(match[1]), float(match[2])
-    if not pairs:
-        return "; ".join(text for sign in (SYSTOLIC, DIASTOLIC) if (text := _series(sign, found, most)))
-    ordered = [pairs[at] for at in sorted(pairs)]
-    high, low = ordered[-1]
-    values = _latest([f"{a:g}/{b:g}" for a, b in ordered], most)
-    return _words(f"{CUFF.short} {values}", "mm[Hg]", _pressure_word(high, low))
+def _pair(high: float, low: float) -> str:
+    return f"{high:g}/{low:g}"
 
 
 def _pressure_word(high: float, low: float) -> str:
     """Returns the word for a pair: of a low systolic pressure, else the higher of both."""
-    upper, lower = word_for(SYSTOLIC, high, ""), word_for(DIASTOLIC, low, "")
+    upper, lower = word_for(SYSTOLIC, high, SYSTOLIC.unit), word_for(DIASTOLIC, low, DIASTOLIC.unit)
     if upper.endswith("low"):
         return upper
     return max(upper, lower, key=len)
 
 
-def _coma(found: Mapping[str, list[Finding]], most: int) -> str:
+def _coma(found: Found, most: int) -> str:
     """Returns the Glasgow Coma Scale, as recorded or summed: "Glasgow Coma Scale 15, 12 (low; E3 V4 M5)".
 
     Parts are summed only where all three were charted at one time, and stand beside the sum of their time alone.
     """
     parts: dict[int, dict[str, float]] = defaultdict(dict)
     for sign in (EYES, VERBAL, MOTOR):
-        for finding in found.get(sign.short, ()):
-            parts[finding.charted][sign.short] = float(str(finding.value))
+        for finding in found[sign.short]:
+            parts[finding.charted][sign.short] = _number(finding)
     totals = {at: sum(of_time.values()) for at, of_time in parts.items() if len(of_time) == 3}
-    totals |= {f.charted: float(str(f.value)) for f in found.get(COMA.short, ())}
+    totals |= {f.charted: _number(f) for f in found[COMA.short]}
     last = max([*totals, *parts], default=0)
     shown = " ".join(f"{name}{value:g}" for name, value in parts.get(last, {}).items())
-    values = _latest([f"{totals[at]:g}" for at in sorted(totals)], most)
+    values = ", ".join(latest((f"{totals[at]:g}" for at in sorted(totals)), most))
     if not values:
         return f"{COMA.short} {shown}" if shown else ""
     if last not in totals:

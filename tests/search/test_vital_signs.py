@@ -4,15 +4,19 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import conftest
 import pytest
-from conftest import finding
 
-from clinical_data.case import Coding
+from clinical_data.case import Coding, FindingKind
 from clinical_data.chart import Answer, AnswerState
-from search import prompts, vital_signs
+from search import measurements, prompts, vital_signs
 from search.settings import SearchSettings
 
 LOINC = "http://loinc.org"
+
+
+def finding(name, value, charted, unit="", **other):
+    return replace(conftest.finding(name, value, charted, unit=unit), kind=FindingKind.VITAL, **other)
 
 
 def words(*findings, values=3, chars=700):
@@ -112,6 +116,54 @@ def test_half_a_pressure_is_told_as_such():
     assert words(finding("systolic blood pressure", 88.0, 1, unit="mmHg")) == "systolic BP 88 mmHg (very low)"
 
 
+def test_half_a_pressure_that_is_newer_than_the_last_pair_is_told_after_it():
+    high, low = "systolic blood pressure", "diastolic blood pressure"
+    pair = [finding(high, 120.0, 10, unit="mmHg"), finding(low, 60.0, 10, unit="mmHg")]
+    before, after = finding(high, 99.0, 5, unit="mmHg"), finding(high, 84.0, 30, unit="mmHg")
+    assert words(before, *pair, after) == "BP 120/60 mmHg; systolic BP 84 mmHg (very low)"
+
+
+def test_only_equal_neighbours_are_one():
+    pulses = [finding("heart rate", value, at) for at, value in enumerate((120.0, 110.0, 120.0, 120.0))]
+    assert words(*pulses) == "HR 120, 110, 120 (high)"
+    assert words(*pulses, values=1) == "HR 120 (high)"
+    sodium = [finding("sodium", value, at, unit="mmol/L") for at, value in enumerate((120.0, 110.0, 120.0, 120.0))]
+    assert words(*sodium) == "sodium 120, 110, 120 mmol/L"
+    pressures = [finding("cuff blood pressure", value, at) for at, value in enumerate(("84/40", "99/50", "84/40"))]
+    assert words(*pressures) == "BP 84/40, 99/50, 84/40 mmHg (very low)"
+
+
+def test_values_of_several_units_keep_their_own():
+    warm, warmer = finding("temperature", 98.6, 1, unit="[degF]"), finding("temperature", 39.5, 2, unit="Cel")
+    assert words(warm, warmer) == "temperature 98.6 °F, 39.5 °C (high)"
+    assert words(warm, warmer, values=1) == "temperature 39.5 °C (high)"
+    assert words(finding("glucose", 5.5, 1, unit="mmol/L"), finding("glucose", 120.0, 2, unit="mg/dL")) == (
+        "glucose 5.5 mmol/L, 120 mg/dL"
+    )
+
+
+def test_range_and_flag_of_the_source_stand_beside_our_word():
+    pulse = finding("heart rate", 138.0, 1, unit="/min", low=60.0, high=100.0, flag="H")
+    assert words(pulse) == "HR 138 /min (60-100, very high)"
+    assert words(replace(pulse, value=85.0, flag="A")) == "HR 85 /min (60-100, abnormal)"
+    assert words(replace(pulse, value=45.0)) == "HR 45 /min (60-100, high, slightly low)"  # both, where they differ
+    high = finding("systolic blood pressure", 88.0, 1, unit="mmHg", low=90.0, high=140.0, flag="L")
+    low = finding("diastolic blood pressure", 50.0, 1, unit="mmHg", low=60.0, high=90.0)
+    assert words(high, low) == "BP 88/50 mmHg (90-140/60-90, very low)"
+
+
+def test_a_blood_gas_is_no_pulse_oximetry():
+    gas = finding("Oxygen saturation in Arterial blood", 65.0, 1, unit="%", code=Coding(LOINC, "2708-6", "sO2"))
+    assert words(gas) == "SpO2 65 % (very low)"
+    assert words(replace(gas, kind=FindingKind.LABORATORY)) == "sO2 65 %"
+
+
+def test_a_word_needs_the_unit_that_its_bands_are_of():
+    assert words(finding("oxygen saturation", 0.97, 1, unit="1")) == "SpO2 0.97"
+    kilopascal = [finding(f"{name} blood pressure", 11.0, 1, unit="kPa") for name in ("systolic", "diastolic")]
+    assert words(*kilopascal) == "systolic BP 11 kPa; diastolic BP 11 kPa"
+
+
 def test_the_coma_scale_is_summed_only_of_all_its_parts():
     eyes, verbal, motor = (finding(f"Glasgow Coma Scale, {n}", v, 1) for n, v in
                            (("eyes", 3.0), ("verbal", 4.0), ("motor", 5.0)))  # fmt: skip
@@ -136,5 +188,5 @@ def test_words_are_no_numbers():
 
 
 def test_the_hash_of_the_templates_covers_the_words_of_signs():
-    both = b"".join(Path(module.__file__).read_bytes() for module in (prompts, vital_signs))
+    both = b"".join(Path(module.__file__).read_bytes() for module in (prompts, measurements, vital_signs))
     assert hashlib.sha256(both).hexdigest() == prompts.TEMPLATE_HASH

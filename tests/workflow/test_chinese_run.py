@@ -24,7 +24,7 @@ from workflow.importing import import_cases
 from workflow.pathway import load_pathway
 from workflow.runner import replay, resume
 
-ENGLISH_HASH = "deb47deae911a87490e90f69b70d937a41999c4fa4574b9a165b6d7905f8c1b5"
+ENGLISH_HASH = "8aad759244772c847ac3a6798735426c3da39771024f138f69647b2f42c0a9ce"
 TINY = {"rollouts": 6, "think": 1, "ask": 1, "ask_votes": 2, "request": 3, "imagine": 1, "votes": 2}
 # Words of the frame; a finding may well be called "Result", so those that open a line are looked for there.
 LINES = [cue.strip() for cue in (*prompts.CUES.values(), prompts.REPLY_CUE, prompts.REASK_CUE, prompts.RESULT_CUE)]
