@@ -56,7 +56,17 @@ SEARCH = {
 WORKERS = 2  # take OMP_NUM_THREADS=1 with them
 DTYPE = "fp32"  # what every processor computes at a useful speed, and alike
 TUNING = TuneSettings(
-    rank=8, alpha=16, lr=1e-3, epochs=1, seed=1, by_length=True, dtype="bf16", save_dtype="bf16", patience=0
+    rank=8,
+    alpha=16,
+    lr=1e-3,
+    epochs=1,
+    batch_size=4,  # two trainings side by side fit into 12 GB
+    accumulate=2,
+    seed=1,
+    by_length=True,
+    dtype="bf16",
+    save_dtype="bf16",
+    patience=0,
 )
 AGAIN = replace(TUNING, seed=2)
 TTRL = replace(TUNING, method="ttrl", lr=5e-4, epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from clinical_data.case import Case, Finding
 from clinical_data.catalogue import Catalogue, CatalogueItem
 
+ADULT = 16  # years: the National Early Warning Score holds from there on (Royal College of Physicians, NEWS2, 2017)
 _KNOWN_ON_ARRIVAL = ("arrival_transport",)  # of the context: what the emergency department knows before an admission
 
 
@@ -35,12 +36,14 @@ class Answer:
         state: how it is answered.
         findings: oldest first; empty unless `recorded`.
         cost_usd: price of the request.
+        adult: whose ranges of vital signs are those of adults.
     """
 
     item_id: str
     state: AnswerState
     findings: tuple[Finding, ...] = ()
     cost_usd: float = 0.0
+    adult: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class Chart:
             state = AnswerState.PENDING
         else:
             state = AnswerState.NOT_DONE_BY_NOW
-        return Answer(item.item_id, state, results, item.cost_usd)
+        adult = self.age is None or self.age >= ADULT
+        return Answer(item.item_id, state, results, item.cost_usd, adult)
 
     def _matching(self, item: CatalogueItem) -> list[Finding]:
         """Returns what is known and answers an item, in canonical order."""

@@ -10,7 +10,7 @@ from clinical_data.case import Coding
 # LOINC long common names carry property, specimen and method; a ward says the analyte.
 _BRACKETS = re.compile(r"\s*\[[^\]]*\]")
 _SPECIMEN = re.compile(
-    r"\s+(?:in|of)\s+(?:(?:Serum|Plasma|Blood|Arterial|Venous|Capillary|Body fluid|Platelet poor plasma)"
+    r"\s+(?:in|of)\s+(?:(?:Serum|Plasma|Blood|Arterial|Venous|Capillary|Platelet poor plasma)"
     r"(?:\s+or\s+|\s+and\s+|\s+)?)+(?=\s|$)",
     re.IGNORECASE,
 )
@@ -46,6 +46,8 @@ _UNITS = {
     "cm[H2O]": "cmH2O",
     "Cel": "°C",
     "[degF]": "°F",
+    "mm Hg": "mmHg",
+    "cm H2O": "cmH2O",
     "[pH]": "",
     "1": "",
     "m[IU]/L": "mIU/L",

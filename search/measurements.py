@@ -9,7 +9,21 @@ from clinical_data.case import PRESENT, Finding
 from clinical_data.naming import unit_text
 
 MOST_TEXT = 320  # characters of one text finding
-FLAGS = {"H": "high", "L": "low", "A": "abnormal"}
+FLAGS = {
+    "H": "high",
+    "L": "low",
+    "A": "abnormal",
+    "HH": "very high",
+    "LL": "very low",
+    "AA": "very abnormal",
+    "POS": "positive",
+    "NEG": "negative",
+}  # HL7 ObservationInterpretation
+
+
+def number_text(value: float) -> str:
+    """Returns a number as a person writes it: six digits, and of large ones all before the point."""
+    return f"{value:g}" if abs(value) < 1e5 else f"{value:.0f}"
 
 
 def value_text(finding: Finding) -> str:
@@ -17,9 +31,14 @@ def value_text(finding: Finding) -> str:
     if finding.value is None:
         return PRESENT
     if isinstance(finding.value, float | int):
-        return f"{finding.value:g}"
+        return number_text(finding.value)
     text = flat(finding.value)
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT].rsplit(" ", 1)[0] + " ..."
+
+
+def unit_of(finding: Finding) -> str:
+    """Returns the unit as it is written on a ward."""
+    return flat(unit_text(finding.unit))
 
 
 def flat(text: str) -> str:
@@ -32,23 +51,39 @@ def latest(values: Iterable[str], most: int) -> list[str]:
     return [value for value, _ in groupby(values)][-most:]
 
 
+def with_units(findings: Sequence[Finding]) -> list[str]:
+    """Returns the values of some findings, each with its unit."""
+    return [f"{value_text(f)} {unit_of(f)}".rstrip() for f in findings]
+
+
 def series_text(findings: Sequence[Finding], most: int) -> str:
     """Returns the latest values of one measurement, oldest first: "120, 110 mmHg", or "5.5 mmol/L, 120 mg/dL"."""
-    units = [unit_text(f.unit) for f in findings]
-    values = [value_text(f) for f in findings]
-    if len(set(units)) > 1:
-        return ", ".join(latest((f"{v} {u}".rstrip() for v, u in zip(values, units, strict=True)), most))
-    return f"{', '.join(latest(values, most))} {units[-1]}".rstrip()
+    if len({unit_of(f) for f in findings}) > 1:
+        return ", ".join(latest(with_units(findings), most))
+    return f"{', '.join(latest(map(value_text, findings), most))} {unit_of(findings[-1])}".rstrip()
 
 
-def notes_text(word: str, *findings: Finding) -> str:
-    """Returns reference range and flag of the source, and a word of ours: " (60-100, very high)"; empty for none.
+def range_text(finding: Finding) -> str:
+    """Returns the reference range, which may be open to one side: "60-100", "<0.04", ">60"; empty without one."""
+    if finding.low is not None and finding.high is not None:
+        return f"{number_text(finding.low)}{' to ' if finding.low < 0 else '-'}{number_text(finding.high)}"
+    if finding.high is not None:
+        return f"<{number_text(finding.high)}"
+    return "" if finding.low is None else f">{number_text(finding.low)}"
 
-    A flag that stands in our word is not repeated. A pair of findings has ranges as it has values: "90-140/60-90".
-    """
-    limits = [f"{f.low:g}-{f.high:g}" for f in findings if f.low is not None and f.high is not None]
-    flags = dict.fromkeys(FLAGS.get(f.flag, f.flag) for f in findings)
-    told = ["/".join(limits) if len(limits) == len(findings) else ""]
-    told += [flag for flag in flags if flag not in word.split()]
-    notes = ", ".join(note for note in (*told, word) if note)
-    return f" ({notes})" if notes else ""
+
+def range_and_flag(finding: Finding, word: str = "") -> str:
+    """Returns reference range and flag of the source; a flag that a word of ours ends with is left out."""
+    flag = FLAGS.get(finding.flag, flat(finding.flag))
+    return ", ".join(note for note in (range_text(finding), "" if word.endswith(flag) else flag) if note)
+
+
+def notes_text(word: str, finding: Finding) -> str:
+    """Returns reference range and flag of the source, and a word of ours: " (60-100, very high)"; empty for none."""
+    return bracketed([", ".join(note for note in (range_and_flag(finding, word), word) if note)])
+
+
+def bracketed(notes: Sequence[str]) -> str:
+    """Returns notes that are not empty, in brackets, with a space before; empty for none."""
+    told = "; ".join(note for note in notes if note)
+    return f" ({told})" if told else ""

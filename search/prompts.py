@@ -7,6 +7,7 @@ again.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from itertools import accumulate
 from pathlib import Path
@@ -16,7 +17,7 @@ from clinical_data.chart import Answer, AnswerState, Chart
 from clinical_data.naming import short_name
 from search import measurements, vital_signs
 from search.actions import ActionKind
-from search.measurements import flat, notes_text, series_text, value_text
+from search.measurements import flat, notes_text, series_text, with_units
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
 from search.settings import SearchSettings
@@ -110,7 +111,7 @@ def answer_text(answer: Answer, settings: SearchSettings = DEFAULTS) -> str:
     """
     if answer.state is not AnswerState.RECORDED:
         return UNANSWERED[answer.state]
-    signs, others = vital_signs.sign_parts(answer.findings, settings.answer_values)
+    signs, others = vital_signs.Bedside(settings.answer_values, answer.adult).parts(answer.findings)
     by_name: dict[str, list[Finding]] = defaultdict(list)
     for finding in others:
         by_name[short_name(finding.code)].append(finding)
@@ -127,8 +128,10 @@ def _series(name: str, findings: list[Finding], most: int) -> str:
     last = findings[-1]
     if last.value is None or last.value == PRESENT:
         return name
+    notes = notes_text("", last)
     if isinstance(last.value, str) and not last.unit:
-        distinct = list(dict.fromkeys(value_text(f) for f in reversed(findings)))[:MOST_TEXTS]
+        distinct = list(dict.fromkeys(reversed(with_units(findings))))[:MOST_TEXTS]
         texts = BETWEEN.join(reversed(distinct))
-        return texts if name.lower() in texts.lower() or last.kind == "complaint" else f"{name}: {texts}"
-    return f"{name} {series_text(findings, most)}{notes_text('', last)}"
+        named = last.kind == "complaint" or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", texts, re.IGNORECASE)
+        return f"{texts}{notes}" if named else f"{name}: {texts}{notes}"
+    return f"{name} {series_text(findings, most)}{notes}"

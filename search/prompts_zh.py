@@ -11,6 +11,7 @@ from dataclasses import replace
 from clinical_data.chart import Answer, AnswerState, Chart
 from search import prompts
 from search.actions import ActionKind
+from search.measurements import flat
 from search.models.language_model import Prompt, Segment
 from search.problem import SearchProblem
 from search.settings import SearchSettings
@@ -48,7 +49,7 @@ def opening(problem: SearchProblem, settings: SearchSettings = prompts.DEFAULTS)
     if settings.answer_list == "shown":
         header += ANSWERS.format(answers="; ".join(e.display for e in problem.vocabulary.entries))
     lines = [CASE.format(vignette=vignette(problem.chart))]
-    lines += [EARLIER.format(text=prompts.flat(text)) for text in problem.earlier]
+    lines += [EARLIER.format(text=flat(text)) for text in problem.earlier]
     for item in problem.opening:
         answer = problem.chart.request(item)
         if answer.state is AnswerState.RECORDED:
@@ -72,9 +73,9 @@ def vignette(chart: Chart) -> str:
     age = "年龄不详" if chart.age is None else "90岁或以上" if chart.age >= 90 else f"{chart.age}岁"
     text = f"{PERSON.get(chart.sex, '患者')}，{age}"
     if source := chart.context.get("admission_source"):
-        text += f"，入院来源: {prompts.flat(source)}"
+        text += f"，入院来源: {flat(source)}"
     if unit := chart.context.get("unit_type"):
-        text += f"，科室: {prompts.flat(unit)}"
+        text += f"，科室: {flat(unit)}"
     return text
 
 

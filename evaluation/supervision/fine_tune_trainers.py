@@ -253,7 +253,19 @@ def build_trainer(
         config = trl.DPOConfig(**common, beta=settings.beta)
         make, parts["ref_model"] = DpoTrainer, reference
     trainer = make(args=one_gpu(config), **parts)
+    if dtype != torch.float32:
+        leave_casts_to_autocast(trainer.model)
     return watched(stopping_early(trainer, settings) if tuning else trainer, watcher)
+
+
+def leave_casts_to_autocast(model: Any) -> None:
+    """Keeps the layers of an adapter from casting what they read to fp32, which autocast would cast back at once.
+
+    Nothing is computed otherwise; a step on a processor is shorter by a tenth and more.
+    """
+    for layer in model.modules():
+        if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
+            layer.cast_input_dtype_enabled = False
 
 
 def one_gpu(config: Any) -> Any:

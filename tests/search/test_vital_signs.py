@@ -149,7 +149,7 @@ def test_range_and_flag_of_the_source_stand_beside_our_word():
     assert words(replace(pulse, value=45.0)) == "HR 45 /min (60-100, high, slightly low)"  # both, where they differ
     high = finding("systolic blood pressure", 88.0, 1, unit="mmHg", low=90.0, high=140.0, flag="L")
     low = finding("diastolic blood pressure", 50.0, 1, unit="mmHg", low=60.0, high=90.0)
-    assert words(high, low) == "BP 88/50 mmHg (90-140/60-90, very low)"
+    assert words(high, low) == "BP 88/50 mmHg (systolic BP 90-140, low; diastolic BP 60-90; very low)"
 
 
 def test_a_blood_gas_is_no_pulse_oximetry():
@@ -171,8 +171,58 @@ def test_the_coma_scale_is_summed_only_of_all_its_parts():
     assert words(motor, eyes) == "Glasgow Coma Scale E3 M5"
     assert words(finding("Glasgow Coma Scale", 8.0, 1), eyes) == "Glasgow Coma Scale 8 (very low; E3)"
     later = finding("Glasgow Coma Scale, motor", 1.0, 9)
-    assert words(motor, eyes, verbal, later) == "Glasgow Coma Scale 12, then M1"  # never 8, which nobody charted
+    assert (
+        words(motor, eyes, verbal, later) == "Glasgow Coma Scale 12 (low; E3 V4 M5), then M1"
+    )  # never 8, which nobody charted
     assert words(motor, eyes, verbal, finding("Glasgow Coma Scale", 15.0, 9)) == "Glasgow Coma Scale 12, 15"
+
+
+def test_scores_of_two_assessments_of_one_minute_are_not_mixed():
+    def part(name, value, at=1):
+        return finding(f"Glasgow Coma Scale, {name}", value, at)
+
+    awake = [part("eyes", 4.0), part("verbal", 5.0), part("motor", 6.0)]
+    assert words(*awake, part("eyes", 1.0), part("verbal", 1.0)) == "Glasgow Coma Scale E4/1 V5/1 M6"
+    assert words(part("eyes", 1.0), part("verbal", 2.0, 2), part("motor", 3.0, 3)) == "Glasgow Coma Scale E1 V2 M3"
+    total = finding("Glasgow Coma Scale", 8.0, 1, low=13.0, high=15.0, flag="L")
+    assert words(total) == "Glasgow Coma Scale 8 (13-15, low; very low)"
+
+
+def test_pressures_of_one_minute_are_paired_as_they_were_taken():
+    def half(which, how, value):
+        return finding(f"{which} blood pressure{how}", value, 5, unit="mmHg")
+
+    line = [half("systolic", " (arterial line)", 150.0), half("diastolic", " (arterial line)", 95.0)]
+    cuff = [half("systolic", "", 84.0), half("diastolic", "", 40.0)]
+    mixed = [cuff[0], line[1], line[0], cuff[1]]
+    assert words(*mixed) == "BP 150/95, 84/40 mmHg (very low)"
+    assert words(line[0], cuff[1]) == "systolic BP 150 mmHg (high); diastolic BP 40 mmHg"
+    by_code = [replace(half("x", "", v), code=Coding(LOINC, c, n)) for v, c, n in
+               ((120.0, "8480-6", "Systolischer Druck"), (80.0, "8462-4", "Diastolischer Druck"))]  # fmt: skip
+    assert words(*by_code) == "BP 120/80 mmHg"
+
+
+def test_a_low_mean_pressure_is_told():
+    assert words(finding("cuff blood pressure", "110/40 (mean 63)", 1)) == "BP 110/40 mmHg (slightly low; low mean 63)"
+    assert words(finding("cuff blood pressure", "110/50 (mean 70)", 1)) == "BP 110/50 mmHg (slightly low)"
+    assert words(finding("cuff blood pressure", "120/80 lying, 80/50 standing", 1)) == (
+        "cuff blood pressure: 120/80 lying, 80/50 standing"
+    )
+
+
+def test_of_a_child_no_word_of_adults_is_said():
+    pulse = finding("heart rate", 140.0, 1, unit="/min", flag="H")
+    answer = Answer("vital_signs", AnswerState.RECORDED, (pulse,), adult=False)
+    assert prompts.answer_text(answer) == "HR 140 /min (high)"  # the source's own flag stays
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "value"),
+    [("oxygen saturation", "%", 0.97), ("heart rate", "/min", 0.0), ("respiratory rate", "/min", 340.0),
+     ("temperature", "[degF]", 36.8), ("temperature", "Cel", 98.6), ("systolic blood pressure", "mmHg", 0.0)],
+)  # fmt: skip
+def test_what_nobody_has_gets_no_word(name, unit, value):
+    assert "(" not in words(finding(name, value, 1, unit=unit))
 
 
 def test_loinc_tells_a_sign_by_its_code():

@@ -24,7 +24,7 @@ from workflow.importing import import_cases
 from workflow.pathway import load_pathway
 from workflow.runner import replay, resume
 
-ENGLISH_HASH = "8aad759244772c847ac3a6798735426c3da39771024f138f69647b2f42c0a9ce"
+ENGLISH_HASH = "857c8ce49376151128ba35eeabf09e08a58b2803a9ca6d2b26b0041f2da1a552"
 TINY = {"rollouts": 6, "think": 1, "ask": 1, "ask_votes": 2, "request": 3, "imagine": 1, "votes": 2}
 # Words of the frame; a finding may well be called "Result", so those that open a line are looked for there.
 LINES = [cue.strip() for cue in (*prompts.CUES.values(), prompts.REPLY_CUE, prompts.REASK_CUE, prompts.RESULT_CUE)]
