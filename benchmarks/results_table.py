@@ -2,7 +2,8 @@
 
 A plan (`docs/results/plan.yaml`) names sections, their databases and runs. Each section becomes a table of figures with
 their intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON
-lines. A section whose database is not in the folder stays as it was written before (`docs/results/tables`).
+lines. A section whose database is not in the folder, or lacks one of its runs, stays as it was written before
+(`docs/results/tables`), and is left out where it never was.
 
     python -m benchmarks.results_table FOLDER docs/results/plan.yaml docs/results.md
 """
@@ -109,6 +110,15 @@ def markdown(table: Sequence[Sequence[str]]) -> list[str]:
     return [head, f"|{'---|' * len(table[0])}", *rest]
 
 
+def holds(database: Path, section: Section) -> bool:
+    """Says whether a database is there and has all runs of a section, each of them finished."""
+    if not database.is_file():
+        return False
+    with existing_database(f"sqlite:///{database}") as engine:
+        finished = {run.name for run in RunStore(engine).runs() if run.status == "finished"}
+    return finished >= {arm["run"] for arm in section["arms"]}
+
+
 def write_page(folder: Path, plan_path: Path, out: Path) -> int:
     """Writes the page, its sections and the records; returns how many sections were made anew."""
     plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
@@ -116,13 +126,14 @@ def write_page(folder: Path, plan_path: Path, out: Path) -> int:
     for section in plan["sections"]:
         kept = plan_path.parent / "tables" / f"{section['name']}.md"
         database = folder / f"{section['database']}.db"
-        if database.is_file():
+        if holds(database, section):
             with existing_database(f"sqlite:///{database}") as engine:
                 text = section_text(engine, section, plan_path.parent / "records")
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(text, encoding="utf-8")
             made += 1
-        texts.append(kept.read_text(encoding="utf-8"))
+        if kept.is_file():
+            texts.append(kept.read_text(encoding="utf-8"))
     out.write_text("\n".join([plan["head"].strip(), "", *texts]).rstrip() + "\n", encoding="utf-8")
     return made
 

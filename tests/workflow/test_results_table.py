@@ -70,6 +70,17 @@ def test_a_section_outlives_its_database(folder: Path, tmp_path: Path) -> None:
     assert (folder / "again.md").read_text() == (folder / "page.md").read_text()
 
 
+def test_a_section_of_a_run_that_is_missing_stays_or_is_left_out(folder: Path, tmp_path: Path) -> None:
+    section = {**PLAN["sections"][0], "name": "more", "arms": [{"run": "three", "label": "third arm"}], "pairs": []}
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({**PLAN, "sections": [*PLAN["sections"], section]}))
+    assert results_table.write_page(folder, plan, tmp_path / "page.md") == 1
+    assert "third arm" not in (tmp_path / "page.md").read_text()
+    (tmp_path / "tables" / "more.md").write_text("## As it was")
+    assert results_table.write_page(folder, plan, tmp_path / "page.md") == 1
+    assert "## As it was" in (tmp_path / "page.md").read_text()
+
+
 @pytest.mark.parametrize("stage", ["tuning", "held-out", "bundled"])
 @pytest.mark.parametrize("name", list(proof.ARMS))
 def test_every_arm_of_the_proof_is_a_configuration(stage: str, name: str, tmp_path: Path) -> None:
