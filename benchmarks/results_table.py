@@ -24,6 +24,7 @@ from evaluation.formatting import metric_text
 from evaluation.rows import record_rows
 from evaluation.scoring import score_run
 from evaluation.store import existing_database
+from evaluation.store.run_state import FINISHED
 from evaluation.store.run_store import RunStore
 
 FIGURES = {
@@ -110,13 +111,18 @@ def markdown(table: Sequence[Sequence[str]]) -> list[str]:
     return [head, f"|{'---|' * len(table[0])}", *rest]
 
 
-def holds(database: Path, section: Section) -> bool:
-    """Says whether a database is there and has all runs of a section, each of them finished."""
-    if not database.is_file():
-        return False
-    with existing_database(f"sqlite:///{database}") as engine:
-        finished = {run.name for run in RunStore(engine).runs() if run.status == "finished"}
+def holds(engine: Engine, section: Section) -> bool:
+    """Says whether a database has all runs of a section, each of them finished."""
+    finished = {run.name for run in RunStore(engine).runs() if run.status == FINISHED}
     return finished >= {arm["run"] for arm in section["arms"]}
+
+
+def made_anew(database: Path, section: Section, records: Path) -> str | None:
+    """Returns a section's tables from its database; None where that is missing or lacks a run."""
+    if not database.is_file():
+        return None
+    with existing_database(f"sqlite:///{database}") as engine:
+        return section_text(engine, section, records) if holds(engine, section) else None
 
 
 def write_page(folder: Path, plan_path: Path, out: Path) -> int:
@@ -125,10 +131,8 @@ def write_page(folder: Path, plan_path: Path, out: Path) -> int:
     texts, made = [], 0
     for section in plan["sections"]:
         kept = plan_path.parent / "tables" / f"{section['name']}.md"
-        database = folder / f"{section['database']}.db"
-        if holds(database, section):
-            with existing_database(f"sqlite:///{database}") as engine:
-                text = section_text(engine, section, plan_path.parent / "records")
+        text = made_anew(folder / f"{section['database']}.db", section, plan_path.parent / "records")
+        if text is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(text, encoding="utf-8")
             made += 1
