@@ -3,9 +3,9 @@
 A plan (`docs/results/plan.yaml`) names sections, their databases and runs. Each section becomes a table of figures with
 their intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON
 lines. A section whose database is not in the folder, or lacks one of its runs, stays as it was written before
-(`docs/results/tables`), and is left out where it never was.
+(`docs/results/tables`), and is left out where it never was. The table in README is columns of one section.
 
-    python -m benchmarks.results_table FOLDER docs/results/plan.yaml docs/results.md
+    python -m benchmarks.results_table FOLDER docs/results/plan.yaml docs/results.md README.md
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from sqlalchemy import Engine
 
+from benchmarks.hospitals import hospital_table
 from evaluation.compare import compare_runs
 from evaluation.formatting import metric_text
 from evaluation.rows import record_rows
@@ -40,6 +42,7 @@ FIGURES = {
 }
 """What stands beside top-1; all of it exploratory."""
 BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
+BEGIN, END = "<!-- benchmarks.results_table: begin -->", "<!-- benchmarks.results_table: end -->"
 KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
 Table = list[list[str]]
 Section = Mapping[str, Any]
@@ -65,9 +68,11 @@ def section_text(engine: Engine, section: Section, records: Path) -> str:
     for name, label in BASELINES.items():
         levels = first["baselines"].get(name, {}).get("levels", {})
         table.append([label, str(first["n"]), *cells(levels, key)])
-    differences = [*paired(engine, section), *against_baselines(scores, section)]
+    tables = [table, [*paired(engine, section), *against_baselines(scores, section)]]
+    if section.get("hospitals"):
+        tables.append(hospital_table(engine, section))
     head = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
-    return "\n".join([*head, *markdown(table), "", *markdown(differences), ""])
+    return "\n".join([*head, *(line for one in tables for line in [*markdown(one), ""])])
 
 
 def paired(engine: Engine, section: Section) -> Table:
@@ -142,10 +147,36 @@ def write_page(folder: Path, plan_path: Path, out: Path) -> int:
     return made
 
 
+def short_table(section: str, columns: Sequence[str]) -> list[str]:
+    """Returns the lines of a section's first table with these columns alone."""
+    lines = section.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(_in_table, lines[start:])]
+    kept = [rows[0].index(column) for column in columns]
+    return markdown([[row[i] for i in kept] for n, row in enumerate(rows) if n != 1])
+
+
+def _in_table(line: str) -> bool:
+    return line.startswith("|")
+
+
+def fill_readme(readme: Path, plan_path: Path) -> None:
+    """Writes the plan's `readme` columns of its section between the marks in a page; nothing without the section."""
+    wanted = yaml.safe_load(plan_path.read_text(encoding="utf-8"))["readme"]
+    kept = plan_path.parent / "tables" / f"{wanted['section']}.md"
+    if not kept.is_file():
+        return
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    table = short_table(kept.read_text(encoding="utf-8"), wanted["columns"])
+    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
-    """Writes the page named."""
-    made = write_page(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-    print(f"{sys.argv[3]}: {made} sections made anew")
+    """Writes the page named, and its table in the readme named."""
+    folder, plan, out, readme = map(Path, sys.argv[1:5])
+    print(f"{out}: {write_page(folder, plan, out)} sections made anew")
+    fill_readme(readme, plan)
 
 
 if __name__ == "__main__":
