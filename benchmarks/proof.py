@@ -69,7 +69,8 @@ TUNING = TuneSettings(
     patience=0,
 )
 AGAIN = replace(TUNING, seed=2)
-TTRL = replace(TUNING, method="ttrl", lr=5e-4, epochs=0.1, batch_size=1, accumulate=2, least_share=0.25)
+# At 5e-4 with votes of a quarter on, it answered sepsis to everything after 27 steps (docs/log.md).
+TTRL = replace(TUNING, method="ttrl", lr=1e-4, epochs=0.06, batch_size=1, accumulate=2, least_share=0.4)
 TTRL_MODEL, CONTROL = "ttrl", "control"
 
 
