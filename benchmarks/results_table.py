@@ -1,113 +1,223 @@
-"""The tables of docs/results.md, made from stored runs: nothing in them is typed.
+"""The tables of docs/results.md, made from kept runs: nothing in them is typed.
 
-A plan (`docs/results/plan.yaml`) names sections, their databases and runs. Each section becomes a table of figures with
-their intervals, one of paired differences to its reference, and the records behind them, without chart text, as JSON
-lines. A section whose database is not in the folder, or lacks one of its runs, stays as it was written before
-(`docs/results/tables`), and is left out where it never was. The table in README is columns of one section.
+A plan (`docs/results/plan.yaml`) names sections, their databases and the arms of `benchmarks.proof`. Finished runs that
+a database in the folder holds are kept first (`benchmarks.kept_runs`, in `records` beside the plan); the page and the
+table in README are then made of kept runs alone, so that arms may have been run on several days. A run that is not what
+its arm says, or not over the section's cases, is refused.
 
     python -m benchmarks.results_table FOLDER docs/results/plan.yaml docs/results.md README.md
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import Engine
 
-from benchmarks.hospitals import hospital_table
-from evaluation.compare import compare_runs
+from benchmarks import proof
+from benchmarks.kept_runs import KeptRun, keep, read_kept, write_kept
+from clinical_data.errors import UsageError
+from evaluation.baselines import MAJORITY, REGRESSION
+from evaluation.compare import paired_difference
 from evaluation.formatting import metric_text
-from evaluation.rows import record_rows
-from evaluation.scoring import score_run
+from evaluation.metrics import Value, comparable, mean_metric, summarise
 from evaluation.store import existing_database
 from evaluation.store.run_state import FINISHED
 from evaluation.store.run_store import RunStore
 
+TOP_1, LOGS = "top-1", "log score"
 FIGURES = {
     "half_credit": "half credits",
     "top_5": "top-5",
     "brier": "Brier",
-    "log_score": "log score",
+    "log_score": LOGS,
     "expected_calibration_error": "calibration error",
+    "failed": "failed",
+    "unparseable": "unparseable",
     "requests": "requests",
     "unanswerable_requests": "of them unanswered",
     "verified": "verified",
     "tokens_prefilled": "positions prefilled",
 }
 """What stands beside top-1; all of it exploratory."""
-BASELINES = {"majority_class": "majority class", "logistic_regression": "logistic regression, all visible facts"}
+BASELINES = {MAJORITY: "majority class", REGRESSION: "logistic regression, all visible facts"}
+OF_BASELINES = {MAJORITY: (TOP_1,), REGRESSION: (TOP_1, "top-5", "Brier", LOGS, "calibration error")}
+FEW_STAYS = 5  # of a hospital, in the train split
+FEW_DISCORDANT = "few discordant"
+SEED = 0
 BEGIN, END = "<!-- benchmarks.results_table: begin -->", "<!-- benchmarks.results_table: end -->"
-KEPT = ("case_id", "step", "occurrence", "status", "peer_agreement", "rollouts", "tokens")
 Table = list[list[str]]
 Section = Mapping[str, Any]
+Arms = dict[str, KeptRun]
+"""Label -> run or baseline, in the order of the table."""
 
 
-def cells(metrics: Mapping[str, Any], key: str) -> list[str]:
-    """Returns top-1, at the level `key`, and the other figures with their intervals."""
-    found = (metrics.get(name) for name in (key, *FIGURES))
-    return [metric_text(m) if m and m.get("value") is not None else "-" for m in found]
+def keep_section(folder: Path, section: Section, records: Path) -> int:
+    """Keeps the finished runs of a section that its database holds, and their baselines; returns how many runs."""
+    database = folder / f"{section['database']}.db"
+    if not database.is_file():
+        return 0
+    kept = 0
+    with existing_database(f"sqlite:///{database}") as engine:
+        finished = {run.name for run in RunStore(engine).runs() if run.status == FINISHED}
+        for name in (arm["run"] for arm in section["arms"] if arm["run"] in finished):
+            found = keep(engine, name, section["step"], _level(section))
+            check(section, name, found["run"])
+            write_kept(found.pop("run"), records / f"{name}.jsonl")
+            for baseline, of_baseline in found.items():
+                write_kept(of_baseline, records / _baseline_file(section, baseline))
+            kept += 1
+    return kept
 
 
-def section_text(engine: Engine, section: Section, records: Path) -> str:
-    """Returns a section's tables, and writes its records."""
-    step, key, runs = section["step"], section["key"], [arm["run"] for arm in section["arms"]]
-    store = RunStore(engine)
-    scores = {run: score_run(engine, run, regression=True)["steps"][step] for run in runs}
-    first = scores[runs[0]]
-    table = [["arm", "n", "top-1", *FIGURES.values()]]
+def check(section: Section, name: str, kept: KeptRun) -> None:
+    """Refuses a run that is not what a section says of it.
+
+    Raises:
+        UsageError: other cases, another split, failed case-steps, patients that its models were tuned on, or other
+            models or settings than the arm's.
+    """
+    arm = proof.ARMS[name.removeprefix(f"{section['stage']}-")]
+    head, cases = kept.head, len({step.case_id for step in kept.steps})
+    said = {
+        "case-steps with a label": (len(kept.steps), section["n"]),
+        "cases": (cases, section["n"]),
+        "split": (head["split"], section["split"]),
+        "failed case-steps": (head["failed"], 0),
+        "case-steps of patients taught": (head["taught"]["train"], 0),
+        "strategy": (head["strategy"], arm.strategy),
+        "generator": (head["generator"], _model(section, arm.model) or "embedded"),
+        "peer": (head["peer"], _model(section, proof.PEER if arm.peer else "") or None),
+        "seed": (head["seed"], proof.SEED),
+        "dtype": (head["dtype"], proof.DTYPE),
+        **{f"setting {k}": (head["settings"].get(k), v) for k, v in arm.settings.items()},
+    }
+    wrong = [f"{what}: {found}, not {wanted}" for what, (found, wanted) in said.items() if found != wanted]
+    if wrong:
+        raise UsageError(f"run {name} is not the arm of section {section['name']}: {'; '.join(wrong)}")
+
+
+def _model(section: Section, name: str) -> str:
+    return f"embedded:{name}" if name and section["stage"] == "bundled" else name
+
+
+def arms_of(section: Section, records: Path) -> Arms:
+    """Returns the kept runs of a section, and then its baselines.
+
+    Raises:
+        UsageError: a run that is refused (`check`), or runs over different cases or with different prompts.
+    """
+    found: Arms = {}
     for arm in section["arms"]:
-        rows = [row for row in record_rows(store, store.get(arm["run"])) if row["step"] == step]
-        write_records(records / f"{arm['run']}.jsonl", rows)
-        table.append([arm["label"], str(scores[arm["run"]]["n"]), *cells(scores[arm["run"]]["metrics"], key)])
-    for name, label in BASELINES.items():
-        levels = first["baselines"].get(name, {}).get("levels", {})
-        table.append([label, str(first["n"]), *cells(levels, key)])
-    tables = [table, [*paired(engine, section), *against_baselines(scores, section)]]
-    if section.get("hospitals"):
-        tables.append(hospital_table(engine, section))
-    head = [f"## {section['title']}", "", section.get("text", "").strip(), ""]
-    return "\n".join([*head, *(line for one in tables for line in [*markdown(one), ""])])
-
-
-def paired(engine: Engine, section: Section) -> Table:
-    """Returns the differences between pairs of arms, with a head."""
-    named = {arm["run"]: arm["label"] for arm in section["arms"]}
-    table = [["paired", "n", "top-1", "patients that differ", "McNemar p", "log score"]]
-    for run, reference in section["pairs"]:
-        metrics = compare_runs(engine, run, reference)["steps"][section["step"]]["metrics"]
-        metric = metrics[section["key"]]
-        words = f"{named[run]} less {named[reference]}"
-        shown, logs = (metric_text({**m, "value": m["difference"]}) for m in (metric, metrics["log_score"]))
-        table.append([words, str(metric["n"]), shown, str(metric["discordant"]), f"{metric['mcnemar_p']:.3f}", logs])
-    return table
-
-
-def against_baselines(scores: Mapping[str, Mapping[str, Any]], section: Section) -> Table:
-    """Returns the differences of the arms from the baselines, as the scorer pairs them."""
-    named = {arm["run"]: arm["label"] for arm in section["arms"]}
-    table = []
-    for run, score in scores.items():
+        path = records / f"{arm['run']}.jsonl"
+        if path.is_file():
+            found[arm["label"]] = read_kept(path)
+            check(section, arm["run"], found[arm["label"]])
+    if len({kept.head["prompts"] for kept in found.values()}) > 1:
+        raise UsageError(f"the runs of section {section['name']} were not made with the same prompts")
+    if found:
         for name, label in BASELINES.items():
-            gain = score["metrics"].get(f"gain_over_{name}")
-            if gain and gain.get("value") is not None:
-                table.append([f"{named[run]} less {label}", str(gain["n"]), metric_text(gain), "-", "-", "-"])
+            found[label] = read_kept(records / _baseline_file(section, name))
+    cases = {label: sorted(step.case_id for step in kept.steps) for label, kept in found.items()}
+    first = next(iter(cases.values()), [])
+    other = [label for label, of_arm in cases.items() if of_arm != first]
+    if other:
+        raise UsageError(f"section {section['name']}: {', '.join(other)} answered other cases than the first arm")
+    return found
+
+
+def _baseline_file(section: Section, baseline: str) -> str:
+    return f"{section['name']}-{baseline}.jsonl"
+
+
+def _level(section: Section) -> str:
+    return str(section["key"].removeprefix("accuracy_"))
+
+
+def figures_table(section: Section, arms: Arms) -> Table:
+    """Returns top-1, at the level of the section, and the other figures of each arm, with a head."""
+    table = [["arm", "n", TOP_1, *FIGURES.values()]]
+    for label, kept in arms.items():
+        metrics = {k: m.to_json() for k, m in summarise(kept.steps, _level(section), SEED).items()}
+        shown = OF_BASELINES.get(kept.head["name"], (TOP_1, *FIGURES.values()))
+        columns = {TOP_1: metrics[section["key"]], **{text: metrics.get(name) for name, text in FIGURES.items()}}
+        table.append([label, str(len(kept.steps)), *(_text(m if c in shown else None) for c, m in columns.items())])
     return table
 
 
-def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes what a run answered, and how many requests it made; nothing of a chart."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            ranked = [[h["code"], round(h["probability"], 4)] for h in row["ranked"][:5]]
-            kept = {**{k: row.get(k) for k in KEPT}, "requests": len(row["requests"]), "ranked": ranked}
-            file.write(json.dumps(kept, sort_keys=True) + "\n")
+def _text(metric: Mapping[str, Any] | None) -> str:
+    return metric_text(metric) if metric else "-"
+
+
+def pairs_table(section: Section, arms: Arms) -> Table:
+    """Returns paired differences, with a head: those of the plan, then each arm less each baseline."""
+    named = {arm["run"]: arm["label"] for arm in section["arms"]}
+    pairs = [(named[one], named[other]) for one, other in section["pairs"]]
+    pairs += [(arm["label"], baseline) for arm in section["arms"] for baseline in BASELINES.values()]
+    table = [["paired", "n", TOP_1, "patients that differ", "McNemar p", LOGS]]
+    for one, other in (pair for pair in pairs if set(pair) <= set(arms)):
+        steps = list(zip(arms[one].steps, arms[other].steps, strict=True))
+        values = comparable([step for pair in steps for step in pair], _level(section))
+        right = paired_difference(steps, values[section["key"]], SEED)
+        logs = paired_difference(steps, values["log_score"], SEED)
+        if right is not None:
+            few = f", {FEW_DISCORDANT}" if str(right.get("reason", "")).startswith(FEW_DISCORDANT) else ""
+            words = [str(right["n"]), _gain(right) + few, str(right["discordant"]), f"{right['mcnemar_p']:.3f}"]
+            table.append([f"{one} less {other}", *words, _gain(logs) if logs else "-"])
+    return table
+
+
+def _gain(metric: Mapping[str, Any]) -> str:
+    return metric_text({**metric, "value": metric["difference"]})
+
+
+def hospital_table(section: Section, arms: Arms) -> Table:
+    """Returns top-1 and log score by hospital, with a head.
+
+    Splits are drawn by patient, so that a hospital has stays in several of them. Two looks at that: the stays of
+    hospitals with few stays in the train split beside those of hospitals with more, and intervals by bootstrap over
+    hospitals, which are wider than those over patients where stays of one hospital are alike.
+    """
+    first = next(iter(arms.values()))
+    few = [stays < FEW_STAYS for stays in first.train_stays]
+    groups = {
+        f"over {len(set(first.hospitals))} hospitals": [True] * len(few),
+        f"under {FEW_STAYS} train stays (n {sum(few)})": few,
+        f"{FEW_STAYS} or more (n {len(few) - sum(few)})": [not one for one in few],
+    }
+    table = [["by hospital", *(f"{figure}, {group}" for figure in (TOP_1, LOGS) for group in groups)]]
+    for label, kept in arms.items():
+        values = comparable(kept.steps, _level(section))
+        row = [
+            _by_hospital(kept, values[key], group) for key in (section["key"], "log_score") for group in groups.values()
+        ]
+        table.append([label, *row])
+    return table
+
+
+def _by_hospital(kept: KeptRun, value: Value, chosen: Sequence[bool]) -> str:
+    rows = zip(kept.steps, kept.hospitals, chosen, strict=True)
+    found = [(v, home) for step, home, wanted in rows if wanted and (v := value(step)) is not None]
+    homes = [home for _, home in found]
+    values = [v for v, _ in found]
+    share = bool(values) and min(values) >= 0
+    return metric_text(mean_metric(values, homes, SEED, share=share).to_json()) if values else "-"
+
+
+def section_lines(section: Section, arms: Arms) -> Iterator[str]:
+    """Yields the lines of a section."""
+    yield from (f"## {section['title']}", "", section.get("text", "").strip(), "")
+    tables = [figures_table(section, arms), pairs_table(section, arms)]
+    if section.get("hospitals"):
+        tables.append(hospital_table(section, arms))
+    missing = [arm["label"] for arm in section["arms"] if arm["label"] not in arms]
+    if missing:
+        yield from (f"Not measured yet: {', '.join(missing)}.", "")
+    for table in tables:
+        yield from (*markdown(table), "")
 
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:
@@ -116,67 +226,39 @@ def markdown(table: Sequence[Sequence[str]]) -> list[str]:
     return [head, f"|{'---|' * len(table[0])}", *rest]
 
 
-def holds(engine: Engine, section: Section) -> bool:
-    """Says whether a database has all runs of a section, each of them finished."""
-    finished = {run.name for run in RunStore(engine).runs() if run.status == FINISHED}
-    return finished >= {arm["run"] for arm in section["arms"]}
-
-
-def made_anew(database: Path, section: Section, records: Path) -> str | None:
-    """Returns a section's tables from its database; None where that is missing or lacks a run."""
-    if not database.is_file():
-        return None
-    with existing_database(f"sqlite:///{database}") as engine:
-        return section_text(engine, section, records) if holds(engine, section) else None
-
-
-def write_page(folder: Path, plan_path: Path, out: Path) -> int:
-    """Writes the page, its sections and the records; returns how many sections were made anew."""
-    plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
-    texts, made = [], 0
+def page_text(plan: Mapping[str, Any], records: Path) -> str:
+    """Returns the page; a section none of whose runs is kept is left out."""
+    lines = [plan["head"].strip(), ""]
     for section in plan["sections"]:
-        kept = plan_path.parent / "tables" / f"{section['name']}.md"
-        text = made_anew(folder / f"{section['database']}.db", section, plan_path.parent / "records")
-        if text is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(text, encoding="utf-8")
-            made += 1
-        if kept.is_file():
-            texts.append(kept.read_text(encoding="utf-8"))
-    out.write_text("\n".join([plan["head"].strip(), "", *texts]).rstrip() + "\n", encoding="utf-8")
-    return made
+        if arms := arms_of(section, records):
+            lines += section_lines(section, arms)
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def short_table(section: str, columns: Sequence[str]) -> list[str]:
-    """Returns the lines of a section's first table with these columns alone."""
-    lines = section.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(_in_table, lines[start:])]
-    kept = [rows[0].index(column) for column in columns]
-    return markdown([[row[i] for i in kept] for n, row in enumerate(rows) if n != 1])
-
-
-def _in_table(line: str) -> bool:
-    return line.startswith("|")
-
-
-def fill_readme(readme: Path, plan_path: Path) -> None:
-    """Writes the plan's `readme` columns of its section between the marks in a page; nothing without the section."""
-    wanted = yaml.safe_load(plan_path.read_text(encoding="utf-8"))["readme"]
-    kept = plan_path.parent / "tables" / f"{wanted['section']}.md"
-    if not kept.is_file():
-        return
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+def readme_text(plan: Mapping[str, Any], records: Path, readme: str) -> str:
+    """Returns a page with the plan's `readme` columns of its section between the marks; as it is without the runs."""
+    wanted = plan["readme"]
+    section = next(s for s in plan["sections"] if s["name"] == wanted["section"])
+    arms = arms_of(section, records)
+    if not arms:
+        return readme
+    before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
-    table = short_table(kept.read_text(encoding="utf-8"), wanted["columns"])
-    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}", encoding="utf-8")
+    head, *rows = figures_table(section, arms)
+    kept = [head.index(column) for column in wanted["columns"]]
+    lines = markdown([[row[i] for i in kept] for row in (head, *rows)])
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
 
 
 def main() -> None:
-    """Writes the page named, and its table in the readme named."""
-    folder, plan, out, readme = map(Path, sys.argv[1:5])
-    print(f"{out}: {write_page(folder, plan, out)} sections made anew")
-    fill_readme(readme, plan)
+    """Keeps what the folder's databases hold, and writes the page and the table in the readme."""
+    folder, plan_path, page, readme = map(Path, sys.argv[1:5])
+    plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
+    records = plan_path.parent / "records"
+    for section in plan["sections"]:
+        print(f"{section['name']}: {keep_section(folder, section, records)} runs kept")
+    page.write_text(page_text(plan, records), encoding="utf-8")
+    readme.write_text(readme_text(plan, records, readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

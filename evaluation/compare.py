@@ -191,14 +191,14 @@ def _step(pairs: Sequence[tuple[ScoredStep, ScoredStep]], key_level: str, seed: 
     against_labels = label_means(both, key_level)
     metrics = {}
     for name, value in comparable(both, key_level).items():
-        row = _paired(labelled if name in against_labels else pairs, value, seed)
+        row = paired_difference(labelled if name in against_labels else pairs, value, seed)
         if row is not None:
             metrics[name] = row | {"better": better(name)}
     return {"n": len(pairs), "labelled": len(labelled), "metrics": metrics}
 
 
-def _paired(pairs: Sequence[tuple[ScoredStep, ScoredStep]], value: Value, seed: int) -> dict[str, Any] | None:
-    """Returns the comparison by one figure; None where no pair has a value on both sides."""
+def paired_difference(pairs: Sequence[tuple[ScoredStep, ScoredStep]], value: Value, seed: int) -> dict[str, Any] | None:
+    """Returns the comparison by one figure, M of `compare_runs`; None where no pair has a value on both sides."""
     found = [(x, y, a.patient_id) for a, b in pairs if (x := value(a)) is not None and (y := value(b)) is not None]
     if not found:
         return None

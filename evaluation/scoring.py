@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Engine
 
 from evaluation import baselines, matching
-from evaluation.baselines import CLINICIANS, FULL_INFORMATION, MAJORITY, REGRESSION, TrainLabel
+from evaluation.baselines import CLINICIANS, FULL_INFORMATION, MAJORITY, REGRESSION
 from evaluation.formatting import metric_text
 from evaluation.metrics import Metric, ScoredStep, against_labels, difference, summarise
 from evaluation.metrics.sets import of_level
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer, by_step, rescored
+from evaluation.step_runs import StepRun, fitted_regression, step_run, texts_of_steps
 from evaluation.store.run_store import Run, RunStore
 from evaluation.taught_patients import TaughtPatients
-from evaluation.visible_text import Passage, VisibleText, visible_texts
+from evaluation.visible_text import Passage, VisibleText
 from evaluation.watching import Watch, unwatched
 from search.trajectory import Status
 
@@ -72,24 +73,6 @@ _OF_SEARCH = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _StepRun:
-    """The case-steps of one step of a run, as scored, with the labels of the train split."""
-
-    step: str
-    records: tuple[RunRecord, ...]
-    scored: tuple[ScoredStep, ...]
-    train: tuple[TrainLabel, ...]
-
-    @property
-    def labelled(self) -> list[ScoredStep]:
-        return [s for s in self.scored if s.labelled]
-
-    @property
-    def labelled_records(self) -> list[RunRecord]:
-        return [r for r, s in zip(self.records, self.scored, strict=True) if s.labelled]
-
-
 def score_run(
     engine: Engine,
     run_name: str,
@@ -139,8 +122,8 @@ def score_run(
     if companion is not None:
         theirs = by_step(scorer.scored(stored) for stored in store.records(companion.run_id))
     order = [*(s for s in run.config.get("steps", ()) if s in pairs), *pairs]
-    runs = {step: _step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
-    texts = _texts(engine, scorer, runs, regression)
+    runs = {step: step_run(engine, scorer, step, pairs[step]) for step in dict.fromkeys(order)}
+    texts = texts_of_steps(engine, scorer, runs, regression)
     steps, taught = {}, TaughtPatients(run.name)
     for number, (step, own) in enumerate(runs.items()):
         watch("figures of steps, with intervals", number, len(runs))
@@ -157,31 +140,6 @@ def _oracle(run: Run) -> list[str]:
     shown = run.config.get("predecessors") == "recorded"
     told = "is an oracle: its later steps were shown the recorded labels of earlier ones"
     return [f"run {run.name} {told}"] if shown else []
-
-
-def _step_run(
-    engine: Engine, scorer: RecordScorer, step: str, pairs: Sequence[tuple[RunRecord, ScoredStep]]
-) -> _StepRun:
-    vocabularies = scorer.used.get(step, {})
-    train = baselines.train_labels(engine, scorer.truths(step), vocabularies, scorer.split_scheme)
-    return _StepRun(step, tuple(r for r, _ in pairs), tuple(s for _, s in pairs), tuple(train))
-
-
-def _texts(
-    engine: Engine, scorer: RecordScorer, runs: Mapping[str, _StepRun], regression: bool
-) -> dict[str, dict[Passage, VisibleText]]:
-    """Returns step -> (case id, occurrence) -> visible text, of the applicable case-steps and of the train cases of
-    their sources, at every occurrence that is scored."""
-    wanted = {}
-    for step, own in runs.items():
-        applicable = [s for s in own.scored if s.status != Status.NOT_APPLICABLE]
-        sources = {s.source for s in applicable if s.labelled}
-        if step in scorer.rules:
-            learned = [t.case_id for t in own.train if regression and t.source in sources]
-            passed = {s.occurrence for s in applicable if s.labelled}
-            wanted[step] = {(s.case_id, s.occurrence) for s in applicable}
-            wanted[step] |= {(case_id, occurrence) for case_id in learned for occurrence in passed}
-    return visible_texts(engine, scorer.rules, wanted)
 
 
 def result_rows(score: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -269,7 +227,7 @@ def _row(step: str, method: str, name: str, metric: Mapping[str, Any]) -> dict[s
 
 def _step_score(
     scorer: RecordScorer,
-    own: _StepRun,
+    own: StepRun,
     full: Sequence[ScoredStep] | str,
     texts: Mapping[Passage, VisibleText],
     seed: int,
@@ -302,7 +260,7 @@ def _step_score(
         found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
         gains = {level: _gain_over_majority(own, level, seed) for level in gain_levels}
         metrics.update(_named_gains(MAJORITY, gains, key_level))
-    fitted = _regression(scorer, own, texts) if regression else "it was not asked for"
+    fitted = fitted_regression(scorer, own, texts) if regression else "it was not asked for"
     add(REGRESSION, fitted, n_train=sum((t.case_id, 1) in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
     clinicians = baselines.clinician_steps(scorer, own.labelled)
@@ -317,17 +275,7 @@ def _step_score(
     }
 
 
-def _regression(
-    scorer: RecordScorer, own: _StepRun, texts: Mapping[Passage, VisibleText]
-) -> Sequence[ScoredStep] | str:
-    if not own.labelled:
-        return "no case-step with a recorded label"
-    if own.step not in scorer.rules:
-        return "the run does not hold the pathway that says what was visible"
-    return baselines.regression_steps(scorer, own.labelled_records, own.train, texts)
-
-
-def _majority(own: _StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]:
+def _majority(own: StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]:
     """Returns the baseline of one answer; its class is the commonest at each level by itself."""
     found = {f"accuracy_{level}": baselines.majority_metric(own.train, own.labelled, level, seed) for level in levels}
     as_json = {name: metric.to_json() for name, metric in found.items()}
@@ -342,7 +290,7 @@ def _named_gains(baseline: str, gains: Mapping[str, Metric], key_level: str) -> 
     }
 
 
-def _gain_over_majority(own: _StepRun, level: str, seed: int) -> Metric:
+def _gain_over_majority(own: StepRun, level: str, seed: int) -> Metric:
     labelled = own.labelled
     marks = baselines.majority_marks(own.train, labelled, level)
     return difference(

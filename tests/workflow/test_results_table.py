@@ -1,107 +1,218 @@
-"""The page of results: made from stored runs, and kept where their database is gone."""
+"""The page of results: made from kept runs, whatever became of their databases."""
 
 import json
-from dataclasses import replace
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from benchmarks import hospitals, proof, results_table
-from benchmarks.hospitals import hospital_table, labelled
+from benchmarks import proof, results_table
+from benchmarks.kept_runs import KeptRun, read_kept, write_kept
 from clinical_data.demo import bundle_folder
+from clinical_data.errors import BadInputError, UsageError
+from evaluation.compare import compare_runs
+from evaluation.formatting import metric_text
 from evaluation.metrics import ScoredStep
 from evaluation.scoring import score_run
+from evaluation.step_runs import case_steps
 from evaluation.store import existing_database
 from workflow.config import ReplayOptions, make_config
 from workflow.importing import import_cases
 from workflow.runner import replay
 
 STEP = "admission_diagnosis"
+SECTION = {
+    "name": "toys",
+    "stage": "toy",
+    "database": "toys",
+    "split": "several (held-out, train, tuning)",
+    "n": 32,
+    "title": "Toys",
+    "step": STEP,
+    "key": "accuracy_ccsr",
+    "hospitals": True,
+    "arms": [
+        {"run": "toy-one", "label": "first arm"},
+        {"run": "toy-two", "label": "second arm"},
+        {"run": "toy-three", "label": "third arm"},
+    ],
+    "pairs": [["toy-two", "toy-one"], ["toy-three", "toy-one"]],
+}
 PLAN = {
     "head": "# Results\n\nHow.",
-    "sections": [
-        {
-            "name": "toys",
-            "database": "toys",
-            "title": "Toys",
-            "step": STEP,
-            "key": "accuracy_ccsr",
-            "hospitals": True,
-            "arms": [{"run": "one", "label": "first arm"}, {"run": "two", "label": "second arm"}],
-            "pairs": [["two", "one"]],
-        }
-    ],
+    "sections": [SECTION],
     "readme": {"section": "toys", "columns": ["arm", "log score"]},
 }
 ROOT = Path(proof.__file__).parents[1]
+Row = list[str]
+
+
+def rows_of(page: str) -> list[Row]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def arms() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof, "DTYPE", "auto")
+        for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+            patch.setitem(proof.ARMS, name, proof.Arm("greedy", f"random:{seed}", settings={"max_requests": 4}))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(arms: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three arms were run, and are kept."""
     made = tmp_path_factory.mktemp("results")
     url = f"sqlite:///{made / 'toys.db'}"
     import_cases(url, "fhir", Path(bundle_folder()))
-    for run, seed in (("one", 1), ("two", 2)):
-        replay(url, run, ReplayOptions(strategy="greedy", steps=(STEP,), generator=f"random:{seed}", seed=seed))
-    (made / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    for name, seed in (("one", 1), ("two", 2)):
+        run = ReplayOptions(
+            strategy="greedy", steps=(STEP,), generator=f"random:{seed}", seed=1, settings={"max_requests": 4}
+        )
+        replay(url, f"toy-{name}", run)
+    assert results_table.keep_section(made, SECTION, made / "records") == 2
     return made
 
 
+def altered(folder: Path, out: Path, run: str, **head: Any) -> Path:
+    """Returns records in which the head of a run says something else."""
+    shutil.copytree(folder / "records", out)
+    kept = read_kept(out / f"{run}.jsonl")
+    write_kept(replace(kept, head={**kept.head, **head}), out / f"{run}.jsonl")
+    return out
+
+
 def test_the_page_holds_each_arm_its_baselines_and_pairs(folder: Path) -> None:
-    assert results_table.write_page(folder, folder / "plan.yaml", folder / "page.md") == 1
-    page = (folder / "page.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    page = results_table.page_text(PLAN, folder / "records")
+    rows = rows_of(page)
     firsts = [row[0] for row in rows]
     assert page.startswith("# Results")
     assert firsts[0] == "arm"
     assert {"first arm", "second arm", "majority class", "second arm less first arm"} <= set(firsts)
     assert "first arm less logistic regression, all visible facts" in firsts
-    row = dict(zip(rows[0], rows[firsts.index("second arm")], strict=True))
-    assert int(row["n"]) == 32
-    low, high = row["top-1"].split("(")[1].strip(")").split(" to ")
-    assert 0.0 <= float(low) <= float(row["top-1"].split()[0]) <= float(high) <= 1.0
+    assert "Not measured yet: third arm." in page
+    assert "third arm" not in firsts
 
 
-def test_figures_by_hospital_are_of_the_same_stays(folder: Path) -> None:
+def test_figures_are_those_of_score_and_compare(folder: Path) -> None:
+    """The page is made from kept runs; `wardstar score` and `compare` read the database."""
+    rows = rows_of(results_table.page_text(PLAN, folder / "records"))
+    by_name = {row[0]: dict(zip(head, row, strict=True)) for head, row in with_heads(rows)}
     with existing_database(f"sqlite:///{folder / 'toys.db'}") as engine:
-        head, *rows = hospital_table(engine, PLAN["sections"][0])
-        score = score_run(engine, "two", regression=False)["steps"][STEP]["metrics"]
-        stays = labelled(engine, "two", STEP)
-    assert [row[0] for row in rows] == ["first arm", "second arm"]
-    few, more = (int(head[i].split("(n ")[1].strip(")")) for i in (2, 3))
-    assert few + more == len(stays) == 32
-    second = dict(zip(head, rows[1], strict=True))
-    assert second[head[1]].split()[0] == f"{score['accuracy_ccsr']['value']:.2f}"
-    assert second[head[4]].split()[0] == f"{score['log_score']['value']:.2f}"
+        score = score_run(engine, "toy-two", regression=True)["steps"][STEP]
+        paired = compare_runs(engine, "toy-two", "toy-one")["steps"][STEP]["metrics"]["accuracy_ccsr"]
+    metrics, second = score["metrics"], by_name["second arm"]
+    assert second["top-1"] == metric_text(metrics["accuracy_ccsr"])
+    assert second["log score"] == metric_text(metrics["log_score"])
+    assert second["of them unanswered"] == metric_text(metrics["unanswerable_requests"])
+    for baseline, label in results_table.BASELINES.items():
+        assert by_name[label]["top-1"] == metric_text(score["baselines"][baseline]["levels"]["accuracy_ccsr"])
+        gain = metrics[f"gain_over_{baseline}_ccsr"]
+        less = by_name[f"second arm less {label}"]
+        assert less["top-1"].split(",")[0] == metric_text(gain)
+        assert less["patients that differ"] == str(gain["discordant"])
+    assert by_name["majority class"]["top-5"] == "-"
+    less = by_name["second arm less first arm"]
+    assert less["top-1"].split(",")[0] == metric_text({**paired, "value": paired["difference"]})
+    assert less["McNemar p"] == f"{paired['mcnemar_p']:.3f}"
+    assert ("few discordant" in less["top-1"]) == (paired["discordant"] < 10)
 
 
-def test_hospitals_are_told_apart_by_their_train_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def with_heads(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """Yields each row of the first two tables beside the head of its table."""
+    head: Row = []
+    for row in rows:
+        if row[0] in ("arm", "paired"):
+            head = row
+        elif row[0] == "by hospital":
+            return
+        elif not row[0].startswith("---"):
+            yield head, row
+
+
+def test_records_hold_nothing_of_a_chart(folder: Path) -> None:
+    head, *rows = [json.loads(line) for line in (folder / "records" / "toy-one.jsonl").read_text().splitlines()]
+    assert len(rows) == 32
+    kept = {f.name for f in fields(ScoredStep)} | {"hospital", "hospital_train_stays", "ranked"}
+    assert all(set(row) <= kept for row in rows)
+    assert all(isinstance(row["requests"], int) for row in rows)
+    assert head["strategy"] == "greedy"
+
+
+def test_what_is_kept_is_read_again(folder: Path) -> None:
+    kept = read_kept(folder / "records" / "toy-one.jsonl")
+    with existing_database(f"sqlite:///{folder / 'toys.db'}") as engine:
+        steps = case_steps(engine, "toy-one", STEP, "ccsr")["run"]
+    stored = {step.case_id: step for step in steps}
+    assert len(kept.steps) == 32
+    for step in kept.steps:
+        assert step.match == stored[step.case_id].match
+        assert step.log_score == pytest.approx(stored[step.case_id].log_score, abs=1e-6)
+        assert step.tokens == stored[step.case_id].tokens
+
+
+def test_a_page_needs_no_database(folder: Path, tmp_path: Path) -> None:
+    assert results_table.keep_section(tmp_path, SECTION, tmp_path / "records") == 0
+    shutil.copytree(folder / "records", tmp_path / "records")
+    assert results_table.page_text(PLAN, tmp_path / "records") == results_table.page_text(PLAN, folder / "records")
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        ({"split": "train"}, "split: train"),
+        ({"failed": 3}, "failed case-steps: 3"),
+        ({"taught": {"train": 2, "tuning": 0}}, "patients taught: 2"),
+        ({"generator": "random:9"}, "generator: random:9"),
+        ({"strategy": "rstar"}, "strategy: rstar"),
+        ({"settings": {"max_requests": 20}}, "setting max_requests: 20"),
+        ({"seed": 2}, "seed: 2"),
+        ({"prompts": "0"}, "same prompts"),
+    ],
+)
+def test_a_run_that_is_not_its_arm_is_refused(folder: Path, tmp_path: Path, head: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        results_table.page_text(PLAN, altered(folder, tmp_path / "records", "toy-two", **head))
+
+
+def test_arms_over_other_cases_are_refused(folder: Path, tmp_path: Path) -> None:
+    records = altered(folder, tmp_path / "records", "toy-two")
+    kept = read_kept(records / "toy-two.jsonl")
+    moved = [*kept.steps[:-1], replace(kept.steps[-1], case_id="fhir-other")]
+    write_kept(replace(kept, steps=moved), records / "toy-two.jsonl")
+    with pytest.raises(UsageError, match="second arm answered other cases"):
+        results_table.page_text(PLAN, records)
+
+
+def test_a_file_that_is_no_kept_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toy-one.jsonl").write_text('{"name": "toy-one"}\n{"case_id": "c"}\n')
+    with pytest.raises(BadInputError, match="toy-one"):
+        results_table.page_text(PLAN, tmp_path)
+
+
+def test_hospitals_are_told_apart_by_their_train_stays() -> None:
     """Worked out by hand: two stays of a known hospital, both right; one of a hospital that nobody learned from."""
-    homes = {"t1": "A", "t2": "A", "a": "A", "b": "A", "c": "B"}
-    common = {"step": STEP, "occurrence": 1, "source": "toy", "status": "concluded", "labelled": True}
+    common = {"step": STEP, "occurrence": 1, "source": "toy", "status": "verified", "labelled": True}
     steps = [
-        ScoredStep(case_id=i, patient_id=i, match={"group": right}, log_score=score, **common)
+        ScoredStep(case_id=i, patient_id=i, match={"ccsr": right}, log_score=score, **common)
         for i, right, score in (("a", 1, -1.0), ("b", 1, -2.0), ("c", 0, -6.0))
     ]
-    monkeypatch.setattr(hospitals, "FEW", 2)
-    monkeypatch.setattr(hospitals, "hospitals_of", lambda engine: homes)
-    monkeypatch.setattr(hospitals, "labelled", lambda engine, run, step: steps)
-    monkeypatch.setattr(hospitals.CaseReader, "case_ids", lambda self, split: ["t1", "t2"])
-    section = {"step": STEP, "key": "accuracy_group", "arms": [{"run": "one", "label": "arm"}]}
-    with existing_database(f"sqlite:///{folder / 'toys.db'}") as engine:
-        head, row = hospital_table(engine, section)
-    assert head[1:4] == ["top-1, over 2 hospitals", "top-1, under 2 train stays (n 1)", "top-1, 2 or more (n 2)"]
+    kept = KeptRun({"name": "one"}, steps, ["A", "A", "B"], [7, 7, 0], [[], [], []])
+    head, row = results_table.hospital_table(SECTION, {"arm": kept})
+    assert head[1:4] == ["top-1, over 2 hospitals", "top-1, under 5 train stays (n 1)", "top-1, 5 or more (n 2)"]
     assert [cell.split()[0] for cell in row[1:]] == ["0.67", "0.00", "1.00", "-3.00", "-6.00", "-1.50"]
 
 
-def test_the_readme_has_columns_of_a_section(folder: Path, tmp_path: Path) -> None:
-    results_table.write_page(folder, folder / "plan.yaml", folder / "page.md")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"Before.\n{results_table.BEGIN}\nold\n{results_table.END}\nAfter.\n")
+def test_the_readme_has_columns_of_a_section(folder: Path) -> None:
+    readme = f"Before.\n{results_table.BEGIN}\nold\n{results_table.END}\nAfter.\n"
     for _ in range(2):
-        results_table.fill_readme(readme, folder / "plan.yaml")
-    lines = readme.read_text().splitlines()
+        readme = results_table.readme_text(PLAN, folder / "records", readme)
+    lines = readme.splitlines()
     assert lines[0] == "Before."
     assert lines[2] == "| arm | log score |"
     assert [line.split(" | ")[0] for line in lines[4:6]] == ["| first arm", "| second arm"]
@@ -109,36 +220,28 @@ def test_the_readme_has_columns_of_a_section(folder: Path, tmp_path: Path) -> No
     assert "old" not in lines
 
 
-def test_the_readme_shows_what_the_results_say(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
-    results_table.fill_readme(copy, ROOT / "docs" / "results" / "plan.yaml")
-    assert copy.read_text() == (ROOT / "README.md").read_text()
+def test_the_pages_say_what_the_records_say() -> None:
+    """Nobody typed a figure: both pages are what the script makes of the records that are kept."""
+    docs = ROOT / "docs"
+    plan = yaml.safe_load((docs / "results" / "plan.yaml").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert results_table.page_text(plan, docs / "results" / "records") == (docs / "results.md").read_text()
+    assert results_table.readme_text(plan, docs / "results" / "records", readme) == readme
 
 
-def test_records_hold_nothing_of_a_chart(folder: Path) -> None:
-    results_table.write_page(folder, folder / "plan.yaml", folder / "page.md")
-    rows = [json.loads(line) for line in (folder / "records" / "one.jsonl").read_text().splitlines()]
-    assert len(rows) == 32
-    assert set(rows[0]) == {*results_table.KEPT, "requests", "ranked"}
-    assert all(isinstance(row["requests"], int) for row in rows)
+def test_a_stopped_training_is_not_taken_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(*_: Any, **__: Any) -> None:
+        raise InterruptedError
 
-
-def test_a_section_outlives_its_database(folder: Path, tmp_path: Path) -> None:
-    results_table.write_page(folder, folder / "plan.yaml", folder / "page.md")
-    assert results_table.write_page(tmp_path, folder / "plan.yaml", folder / "again.md") == 0
-    assert (folder / "again.md").read_text() == (folder / "page.md").read_text()
-
-
-def test_a_section_of_a_run_that_is_missing_stays_or_is_left_out(folder: Path, tmp_path: Path) -> None:
-    section = {**PLAN["sections"][0], "name": "more", "arms": [{"run": "three", "label": "third arm"}], "pairs": []}
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(yaml.safe_dump({**PLAN, "sections": [*PLAN["sections"], section]}))
-    assert results_table.write_page(folder, plan, tmp_path / "page.md") == 1
-    assert "third arm" not in (tmp_path / "page.md").read_text()
-    (tmp_path / "tables" / "more.md").write_text("## As it was")
-    assert results_table.write_page(folder, plan, tmp_path / "page.md") == 1
-    assert "## As it was" in (tmp_path / "page.md").read_text()
+    monkeypatch.setattr(proof, "replay", begun)
+    lesson = proof.Lesson("one", "", proof.TUNING, (proof.FULL,))
+    card = tmp_path / "models" / "one" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"status": "stopped: the loss was no number"}))
+    with pytest.raises(InterruptedError):
+        proof.teach_one(tmp_path, "sqlite://", lesson)
+    card.write_text(json.dumps({"status": "complete"}))
+    proof.teach_one(tmp_path, "sqlite://", lesson)
 
 
 @pytest.mark.parametrize("stage", ["tuning", "held-out", "bundled"])
@@ -157,5 +260,6 @@ def test_the_plan_names_runs_that_the_proof_makes() -> None:
     for section in plan["sections"]:
         runs = {arm["run"] for arm in section["arms"]}
         stage = next(s for s in ("held-out", "tuning", "bundled", "control") if all(r.startswith(s) for r in runs))
-        assert {run.removeprefix(f"{stage}-") for run in runs} <= {*proof.ARMS, proof.CONTROL}
+        assert stage == section["stage"]
+        assert {run.removeprefix(f"{stage}-") for run in runs} <= set(proof.ARMS)
         assert {run for pair in section["pairs"] for run in pair} <= runs

@@ -1,0 +1,152 @@
+"""Runs as they are kept below docs/results/records: what scoring needs of each case-step, and nothing of a chart.
+
+One file per run, JSON lines: the head says what the run was, each following line is a case-step. A table is made from
+such files alone, so that its arms may have been run on several days, and anybody can make it again. What two baselines
+answer to the same case-steps is kept in the same form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from clinical_data.errors import BadInputError
+from clinical_data.splits import TRAIN
+from clinical_data.store.case_reader import CaseReader
+from evaluation.metrics import ScoredStep
+from evaluation.step_runs import case_steps
+from evaluation.store.run_store import Run, RunStore
+from evaluation.taught_patients import TaughtPatients
+
+ROUNDED = 6  # digits after the point
+_NOT_KEPT = ("seconds", "must_not_miss", "urgency", "answer_set", "required")  # other steps', or not the same twice
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """A run at one step, or a baseline on its case-steps.
+
+    Attributes:
+        head: `name`, `step`, `split` of all its cases, `failed` case-steps; of a run also `strategy`, `generator`,
+            `peer`, `seed`, `settings`, `dtype`, `prompts` (hash) and `taught`, the case-steps of patients that a model
+            of it was tuned on.
+        steps: those with a recorded label, by case.
+        hospitals: of each.
+        train_stays: stays of that hospital in the train split.
+        ranked: first five answers of each, with their shares; empty for a baseline.
+    """
+
+    head: Mapping[str, Any]
+    steps: Sequence[ScoredStep]
+    hospitals: Sequence[str]
+    train_stays: Sequence[int]
+    ranked: Sequence[Sequence[Sequence[Any]]]
+
+
+def keep(engine: Engine, run_name: str, step: str, level: str) -> dict[str, KeptRun]:
+    """Returns what is kept of a run: itself as `run`, and its baselines by name.
+
+    Args:
+        engine: the database of cases and runs.
+        run_name: the run.
+        step: the step.
+        level: of the majority class.
+    """
+    store, reader = RunStore(engine), CaseReader(engine)
+    run = store.get(run_name)
+    homes = hospitals(reader)
+    trained = Counter(homes[i] for i in reader.case_ids(split=TRAIN))
+    records = [one.record for one in store.records(run.run_id) if one.record.step == step]
+    answers = {r.case_id: [[a.code, round(a.probability, 4)] for a in r.ranked[:5]] for r in records}
+    failed = sum(r.status == "failed" for r in records)
+    found = {}
+    for name, steps in case_steps(engine, run_name, step, level).items():
+        ordered = sorted(steps, key=lambda s: s.case_id)
+        own = name == "run"
+        head = {"name": run_name if own else name, "step": step, "split": _split(reader, steps), "failed": failed}
+        if own:
+            head |= _head(run, TaughtPatients(run_name).count(records))
+        of_each = [homes[s.case_id] for s in ordered]
+        ranked = [answers[s.case_id] if own else [] for s in ordered]
+        found[name] = KeptRun(head, ordered, of_each, [trained[home] for home in of_each], ranked)
+    return found
+
+
+def hospitals(reader: CaseReader) -> dict[str, str]:
+    """Returns case id -> hospital, of all cases; those that name none share one."""
+    cases = reader.without_findings(reader.case_ids(), _damaged)
+    return {case.case_id: case.attributes.get("hospital_id", "") for case in cases}
+
+
+def write_kept(kept: KeptRun, path: Path) -> None:
+    """Writes a file; it is there whole, or as it was before."""
+    rows = zip(kept.steps, kept.hospitals, kept.train_stays, kept.ranked, strict=True)
+    lines = [dict(kept.head)]
+    for step, hospital, train_stays, ranked in rows:
+        lines.append({**_bare(step), "hospital": hospital, "hospital_train_stays": train_stays, "ranked": ranked})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
+    new.replace(path)
+
+
+def read_kept(path: Path) -> KeptRun:
+    """Reads a file.
+
+    Raises:
+        BadInputError: it is none.
+    """
+    try:
+        head, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        names = {f.name for f in fields(ScoredStep)}
+        steps = [ScoredStep(**{k: v for k, v in row.items() if k in names}) for row in rows]
+        return KeptRun(
+            head,
+            steps,
+            [row["hospital"] for row in rows],
+            [row["hospital_train_stays"] for row in rows],
+            [row["ranked"] for row in rows],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path} holds no kept run ({type(error).__name__})") from error
+
+
+def _head(run: Run, taught: Mapping[str, int | None]) -> dict[str, Any]:
+    config = run.config
+    return {
+        "strategy": config["strategy"],
+        "generator": _model(config["generator"]),
+        "peer": _model(config["peer"]),
+        "seed": config["seed"],
+        "settings": config["settings"],
+        "dtype": config["models"].get("dtype", "auto"),
+        "prompts": config["hashes"]["prompts"],
+        "taught": dict(taught),
+    }
+
+
+def _model(spec: str | None) -> str | None:
+    """Returns a SPEC without the folders above a tuned model."""
+    return spec if spec is None else Path(spec).name
+
+
+def _split(reader: CaseReader, steps: Sequence[ScoredStep]) -> str:
+    splits = sorted({reader.split(step.case_id) for step in steps})
+    return splits[0] if len(splits) == 1 else f"several ({', '.join(splits)})"
+
+
+def _bare(step: ScoredStep) -> dict[str, Any]:
+    """Returns a case-step without what has its usual value."""
+    usual = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(step)}
+    row = {k: v for k, v in asdict(step).items() if k not in _NOT_KEPT and v != usual[k]}
+    return {k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def _damaged(case_id: str, error: Exception) -> None:
+    raise error
