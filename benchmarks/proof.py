@@ -157,6 +157,7 @@ GREEDY = {"max_requests": 10}
 ALONE = {**SEARCH, "peer_cuts": 0}  # nobody checks: the vote over all trajectories, weighted by their value
 ARMS = {
     "zero-shot-greedy": Arm("greedy", "", settings={**ZERO_SHOT, **GREEDY}),
+    "zero-shot-full-information": Arm("full-information", "", settings=ZERO_SHOT),
     "zero-shot-rstar": Arm("rstar", "", settings={**ZERO_SHOT, **SEARCH}),
     "tuned-greedy": Arm("greedy", settings={**PROMPT, **GREEDY}),
     "tuned-full-information": Arm("full-information", settings=PROMPT),
