@@ -44,7 +44,7 @@ FIGURES = {
 }
 """What stands beside top-1; all of it exploratory."""
 BASELINES = {MAJORITY: "majority class", REGRESSION: "logistic regression, all visible facts"}
-OF_BASELINES = {MAJORITY: (TOP_1,), REGRESSION: (TOP_1, "top-5", "Brier", LOGS, "calibration error")}
+OF_BASELINES = {MAJORITY: (TOP_1,), REGRESSION: (TOP_1, "half credits", "top-5", "Brier", LOGS, "calibration error")}
 FEW_STAYS = 5  # of a hospital, in the train split
 FEW_DISCORDANT = "few discordant"
 SEED = 0
@@ -165,9 +165,13 @@ def pairs_table(section: Section, arms: Arms) -> Table:
         logs = paired_difference(steps, values["log_score"], SEED)
         if right is not None:
             few = f", {FEW_DISCORDANT}" if str(right.get("reason", "")).startswith(FEW_DISCORDANT) else ""
-            words = [str(right["n"]), _gain(right) + few, str(right["discordant"]), f"{right['mcnemar_p']:.3f}"]
+            words = [str(right["n"]), _gain(right) + few, str(right["discordant"]), _p(right["mcnemar_p"])]
             table.append([f"{one} less {other}", *words, _gain(logs) if logs else "-"])
     return table
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _gain(metric: Mapping[str, Any]) -> str:
