@@ -439,6 +439,24 @@ def test_another_folder_is_never_overwritten(shelf):
     assert (shelf.folder / "sft" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("card", "rows"), [('{"status": "complete"}', True), ('{"kind": "sft"}', False), ("no JSON", True)]
+)
+def test_a_folder_with_a_card_that_is_no_set_is_never_overwritten(shelf, card, rows):
+    """A tuned model has a card as well."""
+    shelf.add(shelf.begin("r"), 1, TRAIN[0], "J18.9")
+    folder = shelf.folder / "sft"
+    folder.mkdir()
+    (folder / "card.json").write_text(card)
+    (folder / "adapter_model.safetensors").write_text("weights")
+    if rows:
+        (folder / "train.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="holds something else than a training set"):
+        exported(shelf, "sft")
+    assert (folder / "adapter_model.safetensors").read_text() == "weights"
+    assert (folder / "card.json").read_text() == card
+
+
 def test_a_full_disk_leaves_the_earlier_set(shelf, monkeypatch):
     from evaluation.supervision import training_sets
 
