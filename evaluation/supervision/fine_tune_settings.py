@@ -34,8 +34,8 @@ class TuneSettings:
         full: tune all weights instead of a LoRA adapter.
         rank, alpha, dropout: of the adapter; its scale is alpha / rank.
         epochs: passes over the rows.
-        lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps and
-            falls to 0 in a straight line.
+        lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps (of at
+            most 20 steps it begins with) and falls to 0 in a straight line.
         batch_size, accumulate: rows in one pass, and passes to one step; of SFT, a row that another one begins with is
             learned in that one's pass and does not count.
         by_length: SFT alone: rows of like length share a batch, so that little is spent on padding; batches are then

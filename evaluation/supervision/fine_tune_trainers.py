@@ -31,6 +31,7 @@ TokenRow = Mapping[str, tuple[float, ...]]
 """Tokens by the part of the row that they spell; of a value model also places and targets."""
 IGNORED = -100  # the label of a token that no loss counts
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
+SHORT = 20  # up to so many steps it does not rise: the first would be one at rate 0
 
 
 class StoppedError(Exception):
@@ -180,12 +181,13 @@ def arguments(settings: TuneSettings, out: Path, rows: int, *, dtype: torch.dtyp
         evaluate: whether there are tuning rows.
     """
     steps, every = settings.schedule(rows)
+    rising = math.ceil(WARM_UP * steps) if steps > SHORT else 0
     return {
         "output_dir": str(out / FOLDER),
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": math.ceil(WARM_UP * steps),
+        "warmup_steps": rising,
         "per_device_train_batch_size": settings.batch_size,
         "per_device_eval_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.accumulate,
