@@ -20,6 +20,7 @@ LEARNING_RATES = {
     ("stepwise", False): 5e-4,
 }
 _WORDS = {"labels": ("vote", "peer"), "save_dtype": ("fp32", "bf16"), "target": tuple(TARGETS)}
+SEEDS = 1 << 32  # seeds that every generator of random numbers takes
 CHECK_EVERY = 50  # most steps between two checkpoints, and between two looks at the tuning rows
 
 
@@ -88,8 +89,10 @@ class TuneSettings:
                 raise UsageError(f"--{'lr' if name == 'learning_rate' else name} must be a number above 0")
         if not 0 <= self.dropout < 1:
             raise UsageError("--dropout must be at least 0 and below 1")
-        if self.patience < 0 or self.seed < 0:
-            raise UsageError("--patience and --seed must not be negative")
+        if self.patience < 0:
+            raise UsageError("--patience must not be negative")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"--seed must be between 0 and {SEEDS - 1}")
         if self.group < 2:
             raise UsageError("--group must be at least 2")
         if not 0 < self.temperature < math.inf or not 0 < self.least_share <= 1:
