@@ -8,7 +8,8 @@ model tuned on other tokens would not drop into the same place. So rows come tok
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ import peft  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import trl  # noqa: E402
+from trl.trainer import utils as trl_utils  # noqa: E402
 
 from evaluation.supervision.fine_tune_checkpoints import FOLDER, seal  # noqa: E402
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher  # noqa: E402
@@ -102,7 +104,31 @@ class SftTrainer(Quiet, trl.SFTTrainer):  # type: ignore[misc]
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
-class DpoTrainer(Quiet, trl.DPOTrainer):  # type: ignore[misc]
+@contextmanager
+def needed_places() -> Iterator[None]:
+    """Has TRL send through the output layer only places that spell a completion, as it does where there is Triton.
+
+    Elsewhere it sends all of them, since some devices would compile anew for every number of places; a processor does
+    not compile. The numbers are the same.
+    """
+    stock = trl_utils._use_triton
+    trl_utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = stock
+
+
+class Sparing(Quiet):
+    """A trainer of TRL that computes no likelihood which its loss does not count."""
+
+    def compute_loss(self, *args: Any, **more: Any) -> Any:
+        """Returns TRL's loss."""
+        with needed_places():
+            return super().compute_loss(*args, **more)  # type: ignore[misc]
+
+
+class DpoTrainer(Sparing, trl.DPOTrainer):  # type: ignore[misc]
     """Preference tuning on rows of `prompt_ids`, `chosen_ids` and `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -214,6 +240,23 @@ def arguments(settings: TuneSettings, out: Path, rows: int, *, dtype: torch.dtyp
     }
 
 
+def one_by_one(common: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a trainer is told, with steps of the same rows made of passes over one row each.
+
+    What a pass keeps for its gradients grows with its rows and is most of what a training takes. On a processor one
+    row fills the cores, and passes are added up to the gradient of the whole batch; a GPU wants the batch.
+    """
+    if not common["use_cpu"]:
+        return dict(common)
+    passes = common["per_device_train_batch_size"] * common["gradient_accumulation_steps"]
+    return {
+        **common,
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": passes,
+    }
+
+
 def build_trainer(
     settings: TuneSettings,
     out: Path,
@@ -252,7 +295,7 @@ def build_trainer(
         config = trl.SFTConfig(**common, train_sampling_strategy=order)
         make = SftTrainer
     else:
-        config = trl.DPOConfig(**common, beta=settings.beta)
+        config = trl.DPOConfig(**one_by_one(common), beta=settings.beta)
         make, parts["ref_model"] = DpoTrainer, reference
     trainer = make(args=one_gpu(config), **parts)
     if dtype != torch.float32:

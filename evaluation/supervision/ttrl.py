@@ -35,10 +35,11 @@ import torch  # noqa: E402
 import trl  # noqa: E402
 
 from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
-    Quiet,
+    Sparing,
     StoppedError,
     adapter_config,
     arguments,
+    one_by_one,
     one_gpu,
     watched,
 )
@@ -130,7 +131,7 @@ class Ballot:
             raise StoppedError(what, step, hint)
 
 
-class TtrlTrainer(Quiet, trl.GRPOTrainer):  # type: ignore[misc]
+class TtrlTrainer(Sparing, trl.GRPOTrainer):  # type: ignore[misc]
     """GRPO on prompts in the search's tokens, with answers drawn from those that each prompt offers."""
 
     menus: Mapping[Ids, Menu]
@@ -213,7 +214,7 @@ class TtrlTuning(Tuning):
         del common["max_length"]
         common["per_device_train_batch_size"] = settings.group * min(settings.batch_size, len(prompts))
         config = trl.GRPOConfig(
-            **common,
+            **one_by_one(common),  # the whole group is drawn at once all the same
             num_generations=settings.group,
             max_completion_length=max(menu.longest for menu in self._menus.values()) + 1,
             temperature=settings.temperature,
