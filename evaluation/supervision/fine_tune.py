@@ -203,6 +203,8 @@ class Tuning:
             raise self._stopped(trainer, error, time.monotonic() - began) from error
         history = [*first, *_losses(trainer)]
         card = self._write(trainer, COMPLETE, time.monotonic() - began, history)
+        for text in card["remarks"]:
+            self._watcher.remark(text)
         shutil.rmtree(self._out / FOLDER, ignore_errors=True)
         return card
 
@@ -299,6 +301,7 @@ class Tuning:
                 "parameters": sum(p.numel() for p in parameters),
                 "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             },
+            "remarks": _remarks(looks[0] if looks else None, trainer.state.best_metric),
             "software": {name: version(name) for name in SOFTWARE},
             "machine": {
                 "python": platform.python_version(),
@@ -307,6 +310,13 @@ class Tuning:
                 **self._base.extra,
             },
         }
+
+
+def _remarks(untuned: float | None, best: float | None) -> list[str]:
+    """Returns what a person should know of the loss of the tuning rows before and after."""
+    if untuned is None or best is None or best <= untuned:
+        return []
+    return [f"the best loss of the tuning rows, {best:.4g}, is above that of the untuned model, {untuned:.4g}"]
 
 
 def base_from(folder: Path, spec: str) -> str:

@@ -50,7 +50,7 @@ class StoppedError(Exception):
 
 
 class NotFiniteError(StoppedError):
-    """A loss or a gradient that is no number."""
+    """A loss, a gradient or a weight that is no number."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"{what} was no number", step, "take a lower --lr, or look for rows unlike the others")
@@ -136,7 +136,7 @@ class DpoTrainer(Sparing, trl.DPOTrainer):  # type: ignore[misc]
 
 
 class Watch(transformers.TrainerCallback):  # type: ignore[misc]
-    """Tells a watcher how training goes, seals checkpoints, and stops at a gradient that is no number."""
+    """Tells a watcher how training goes, seals checkpoints, and stops at a number that is none."""
 
     def __init__(self, watcher: TuneWatcher) -> None:
         self._watcher = watcher
@@ -151,16 +151,30 @@ class Watch(transformers.TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(sum(float(torch.linalg.vector_norm(g)) for g in gradients)):
             raise NotFiniteError("the gradient", state.global_step)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Looks at the weights before they are kept."""
+        weights = (p.detach() for p in more["model"].parameters() if p.requires_grad)
+        if not all(map(_bearable, weights)):
+            raise NotFiniteError("a weight", state.global_step - 1)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
-        """Passes on a loss."""
+        """Passes on a loss; that of the tuning rows comes before the state is kept."""
         if logs and "loss" in logs:
             self._watcher.step(state.global_step, float(logs["loss"]))
         elif logs and "eval_loss" in logs:
-            self._watcher.evaluated(state.global_step, float(logs["eval_loss"]))
+            loss = float(logs["eval_loss"])
+            if not math.isfinite(loss):
+                raise NotFiniteError("the tuning loss", state.global_step - 1)
+            self._watcher.evaluated(state.global_step, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Seals the checkpoint, whose files are all written by now."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _bearable(weights: torch.Tensor) -> bool:
+    """Says whether weights are finite, and their products too: those of an adapter are multiplied with each other."""
+    return math.isfinite(float(weights.float().square().sum()))
 
 
 def sft_rows(sequences: Sequence[Taught]) -> Any:

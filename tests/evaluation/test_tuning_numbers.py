@@ -1,5 +1,6 @@
-"""The numbers of a tuning: a short one learns, passes over one row each come to the same step."""
+"""The numbers of a tuning: a short one learns, passes over one row each come to the same step, and none is infinite."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tuning_sets import PREFERENCE, SFT, write_set
 
+from clinical_data.errors import ModelError
 from evaluation.supervision import fine_tune_trainers, ttrl, tuning_output
 from evaluation.supervision.fine_tune import Tuning, fine_tune
 from evaluation.supervision.fine_tune_settings import SilentWatcher, TuneSettings
@@ -126,3 +128,54 @@ def test_a_vote_in_passes_of_one_answer_comes_to_the_same_step(settings, tmp_pat
     ours, theirs = weights_of(tmp_path / "one"), weights_of(tmp_path / "whole")
     assert any(bool(weight.any()) for name, weight in theirs.items() if "lora_B" in name)
     assert all(torch.allclose(ours[name], theirs[name], atol=2e-6) for name in theirs)
+
+
+def test_a_weight_that_is_no_number_is_never_kept(settings, tmp_path):
+    """The last step is the one that breaks it: nothing comes after that would show."""
+    data = write_set(tmp_path / "set", SFT[:2], SFT[:2])
+    with pytest.raises(ModelError, match=r"a weight was no number at step 1, before the first checkpoint") as caught:
+        fine_tune(data, tmp_path / "out", replace(settings, lr=1e37, batch_size=2))
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tuning_loss_that_is_no_number_keeps_the_last_good_state(settings, tmp_path, monkeypatch):
+    looks = []
+    stock = fine_tune_trainers.SftTrainer.prediction_step
+
+    def prediction_step(self, *args, **more):
+        loss, *others = stock(self, *args, **more)
+        looks.append(loss)
+        return loss if len(looks) < 3 else loss * math.inf, *others
+
+    monkeypatch.setattr(fine_tune_trainers.SftTrainer, "prediction_step", prediction_step)
+    out = tmp_path / "out"
+    with pytest.raises(ModelError, match=r"the tuning loss was no number at step 2; the state after step 1 is kept"):
+        fine_tune(write_set(tmp_path / "set", SFT, SFT[:2]), out, replace(settings, epochs=2))
+    card = json.loads((out / "card.json").read_text(), parse_constant=pytest.fail)
+    assert card["status"].startswith("stopped")
+    assert math.isfinite(card["figures"]["tuning loss"])
+
+
+def test_a_tuning_that_only_made_it_worse_says_so(settings, tmp_path, monkeypatch):
+    """The untuned model is made out to be better than it is."""
+    looks = []
+    stock = fine_tune_trainers.SftTrainer.prediction_step
+
+    def prediction_step(self, *args, **more):
+        loss, *others = stock(self, *args, **more)
+        looks.append(loss)
+        return loss / 100 if len(looks) == 1 else loss, *others
+
+    monkeypatch.setattr(fine_tune_trainers.SftTrainer, "prediction_step", prediction_step)
+    told = SilentWatcher()
+    told.remark = (remarks := []).append
+    out = tmp_path / "out"
+    card = fine_tune(write_set(tmp_path / "set", SFT, SFT[:2]), out, settings, watcher=told)
+    before, best = (card["figures"][name] for name in ("tuning loss untuned", "tuning loss"))
+    words = f"the best loss of the tuning rows, {best:.4g}, is above that of the untuned model, {before:.4g}"
+    assert best > before
+    assert card["remarks"] == remarks == [words]
+    assert words in (out / "README.md").read_text()
+    better = fine_tune(write_set(tmp_path / "other", SFT, SFT[:2]), tmp_path / "better", settings)
+    assert better["remarks"] == []
