@@ -38,6 +38,7 @@ from evaluation.supervision.tuning_rows import (
     TuningSet,
     check_scheme,
     check_versions,
+    disputed,
     patients_of,
     read_set,
     versions_of,
@@ -135,6 +136,8 @@ def fine_tune(
         watcher.remark(f"{out} is finished already")
         return finished
     check_plan(out, plan, resume=resume)
+    if settings.method == "sft" and (prompts := disputed(rows.train)):
+        watcher.remark(f"{prompts} prompts have several answers, of cases that read alike: all are taught")
     tuning = (kind or Tuning)(rows, out, settings, watcher, device, plan["versions"])
     open_plan(out, plan, resume=resume)  # nothing that could be refused may leave a folder in the way of the next try
     try:
