@@ -48,8 +48,8 @@ class TuneSettings:
         beta: DPO alone: how strongly the model is held to its base.
         group, temperature: TTRL alone: answers drawn to a prompt, and how boldly.
         least_share: TTRL alone: a vote below this share of a group rewards nothing.
-        labels: TTRL alone: `vote` (of the group), or `peer` (answers of the set whose label source is `peer`; an export
-            says so only where the answer agreed with the record too). Prompts without one go by the vote.
+        labels: TTRL alone: `vote` (of the group), or `peer` (answers of the set whose label source is `peer`; in an
+            exported sft set they agreed with the record too). Prompts without one go by the vote.
         save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
         target: stepwise alone: `value` (share of the rollouts through a turn that ended well) or `label` (some did).
     """

@@ -36,7 +36,7 @@ from evaluation.supervision.preference import preference_rows, sure_enough
 from evaluation.supervision.readings import NONE, READINGS, ReviewsOf
 from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
-from evaluation.supervision.sft import RECORD, REVIEWER, ROLES, of_role, prompt_rows, sft_rows
+from evaluation.supervision.sft import RECORD, REVIEWER, ROLES, of_role, prompt_rows, sft_rows, without_disputed
 from evaluation.supervision.shaping import (
     KINDS,
     PREFERENCE,
@@ -255,6 +255,8 @@ def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
 
 def _shaped(rows: list[Row], kind: str, options: SetOptions, dropped: Counter[str]) -> list[Row]:
     most = options.most_characters
+    if kind == PROMPTS:
+        rows = without_disputed(rows, dropped)
     rows = counted(rows, partial(without_repetition, kind=kind), "row that repeats another of its case", dropped)
     shorter = partial(short_enough, kind=kind, characters=most)
     rows = counted(rows, shorter, f"row of more than {most} characters", dropped)

@@ -246,7 +246,9 @@ class TtrlTuning(Tuning):
             processing_class=self._tokenizer,
             args=one_gpu(config),
             reward_funcs=Ballot(settings.group, settings.least_share, len(prompts)),
-            train_dataset=datasets.Dataset.from_list([{"prompt": p, "label": self._labels.get(p, "")} for p in prompts]),
+            train_dataset=datasets.Dataset.from_list(
+                [{"prompt": p, "label": self._labels.get(p, "")} for p in prompts]
+            ),
             peft_config=adapter_config(settings),
         )
         trainer.menus, trainer.tokens, trainer.end = self._menus, prompts, end

@@ -52,7 +52,7 @@ class _PreferenceRow(_Row):
 
 
 class _QuestionRow(_Row):
-    """A prompt to answer; its completion counts only where the peer stood by it."""
+    """A prompt to answer; its completion counts only where a peer stood by it."""
 
     completion: str = ""
     label_source: str = ""

@@ -189,8 +189,10 @@ def test_prompts_need_no_recorded_label_and_look_at_none(shelf):
     rows, card = exported(shelf, "prompts")
     assert [r["case_id"] for r in rows] == ["fhir-1", "fhir-2", "fhir-3"]
     assert {r["prompt"] for r in rows} == {OPENING + THOUGHT + SECOND + CUE}  # verified, of the highest value
-    assert all({"completion", "answer"}.isdisjoint(r) for r in rows)
+    assert all("answer" not in r for r in rows)
+    assert {(r["completion"], r["label_source"]) for r in rows} == {(" pneumonia\n", "peer")}  # whatever is recorded
     assert (card["kind"], card["left_out"]) == ("prompts", {})
+    assert card["splits"]["train"]["by"]["label_source"] == {"peer": 3}
     for options in ({"answers_only": True}, {"balance": True}, {"role": "peer"}, {"label_source": "peer"}):
         with pytest.raises(UsageError):
             exported(shelf, "prompts", **options)

@@ -110,7 +110,7 @@ def ttrl_command(
     labels: Annotated[
         str,
         typer.Option(
-            "--labels", help="vote (of the group), or peer: answers that a peer stood by and the record agreed with."
+            "--labels", help="vote (of the group), or peer: answers of the set that a peer stood by, where it has any."
         ),
     ] = "vote",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts in one pass.")] = 2,
