@@ -14,9 +14,11 @@ from typing import Any
 from clinical_data.errors import ModelError
 from evaluation.record import RunRecord
 from evaluation.supervision.cards import CARD, read_card
+from search.desk import GENERATOR, PEER, VALUE
 
 ELSEWHERE = ("random:", "scripted:", "hf:", "openai:")  # SPECs of models that `wardstar train` did not write
 FILES = ("train", "tuning")
+ROLES = (GENERATOR, PEER, VALUE)
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class TaughtPatients:
     _known: dict[tuple[str, str], dict[str, frozenset[str]]] = field(default_factory=dict)
 
     def count(self, records: Iterable[RunRecord]) -> dict[str, int | None]:
-        """Returns how many case-steps are of patients that generator or peer was tuned on, or stopped early by.
+        """Returns how many case-steps are of patients that a model of the run was tuned on, or stopped early by.
 
         Returns:
             `train` and `tuning` -> number; None where it cannot be told of a model (see `unknown`).
@@ -47,11 +49,11 @@ class TaughtPatients:
         blind = False
         for record in records:
             hashed = hashlib.sha256(record.patient_id.encode()).hexdigest()
-            models = [record.models[role] for role in ("generator", "peer") if role in record.models]
-            known = [self._of(model) for model in models]
+            models = {role: record.models[role] for role in ROLES if role in record.models}
+            known = [self._of(model, judges=role == VALUE) for role, model in models.items()]
             for name in FILES:
                 found[name] += any(hashed in of_model.get(name, ()) for of_model in known)
-            blind = blind or any(model.get("spec") in self.unknown for model in models)
+            blind = blind or any(model.get("spec") in self.unknown for model in models.values())
         return {name: None if blind else number for name, number in found.items()}
 
     def notes(self, counts: Iterable[Mapping[str, int | None]]) -> list[str]:
@@ -61,23 +63,23 @@ class TaughtPatients:
         notes = []
         if taught or looked_at:
             notes.append(
-                f"{taught} case-steps of {self.run} are of patients that its generator or peer was tuned on, "
+                f"{taught} case-steps of {self.run} are of patients that a model of it was tuned on, "
                 f"{looked_at} of patients that told it when to stop: figures over them say little of new cases"
             )
         notes += [f"cannot tell whom {spec} of {self.run} was tuned on: {why}" for spec, why in self.unknown.items()]
         return notes
 
-    def _of(self, identity: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    def _of(self, identity: Mapping[str, Any], *, judges: bool) -> dict[str, frozenset[str]]:
         spec, revision = str(identity.get("spec", "")), str(identity.get("revision", ""))
         if not spec or spec == "embedded" or spec.startswith(ELSEWHERE):
             return {}
         if (spec, revision) not in self._known:
-            self._known[spec, revision] = self._read(spec, revision)
+            self._known[spec, revision] = self._read(spec, revision, judges=judges)
         return self._known[spec, revision]
 
-    def _read(self, spec: str, revision: str) -> dict[str, frozenset[str]]:
+    def _read(self, spec: str, revision: str, *, judges: bool) -> dict[str, frozenset[str]]:
         from search.models.adapters import folder_of, is_adapter
-        from search.models.weight_files import find_weights  # its libraries only where a model was tuned
+        from search.models.weight_files import find_value_weights, find_weights  # only where a model was tuned
 
         folder = folder_of(spec)
         if not folder.is_dir():
@@ -87,7 +89,7 @@ class TaughtPatients:
         if not card and not is_adapter(folder):
             return {}  # a model as it came
         try:
-            now = find_weights(spec).revision
+            now = (find_value_weights if judges else find_weights)(spec).revision
         except ModelError as error:
             now, self.unknown[spec] = "", error.message
         if now and now != revision:

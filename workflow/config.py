@@ -116,7 +116,7 @@ def make_config(options: ReplayOptions) -> dict[str, Any]:
         config["review"] = options.review
     if options.cases is not None:
         config["cases"] = read_case_ids(Path(options.cases))
-    return {**config, "hashes": _hashes(loaded.pathway)}
+    return {**config, "hashes": hashes_of(loaded.pathway)}
 
 
 def check_search(options: ReplayOptions, settings: SearchSettings) -> None:
@@ -142,7 +142,7 @@ def prepare(config: Mapping[str, Any]) -> PreparedRun:
         raise UsageError("this run was configured by another version of wardstar", hint="start a new run")
     loaded: LoadedPathway = parse_pathway(config["pathway"]["text"], file=config["pathway"]["name"])
     pathway = loaded.pathway
-    now = _hashes(pathway)
+    now = hashes_of(pathway)
     if changed := sorted(k for k in now | config["hashes"] if now.get(k) != config["hashes"].get(k)):
         raise UsageError(f"changed since this run began: {', '.join(changed)}", hint="start a new run with --run")
     check_names(pathway)
@@ -231,7 +231,8 @@ def check_names(pathway: Pathway) -> None:
             raise UsageError(f"step {step.name}: no scorer named {unknown[0]}", hint=f"known: {', '.join(SCORERS)}")
 
 
-def _hashes(pathway: Pathway) -> dict[str, str]:
+def hashes_of(pathway: Pathway) -> dict[str, str]:
+    """Returns `prompts`, `catalogue NAME` and `vocabulary NAME` of a pathway -> SHA-256 of what the program has."""
     catalogue = load_catalogue(pathway.catalogue)
     found = {"prompts": template_hash(pathway.language), f"catalogue {catalogue.name}": catalogue.sha256}
     for step in pathway.steps:

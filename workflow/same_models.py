@@ -7,6 +7,7 @@ from typing import Any
 
 from clinical_data.errors import UsageError
 from evaluation.store.run_store import Run, RunStore
+from search.desk import GENERATOR, PEER, VALUE
 from search.models.adapters import folder_of
 from search.problem import Models
 from workflow.config import PreparedRun
@@ -19,8 +20,9 @@ def check_loaded(store: RunStore, run: Run, models: Models) -> None:
         UsageError: the revision of one is another; both are named.
     """
     then = _recorded(store, run)
-    for role, model in (("generator", models.generator), ("peer", models.peer)):
-        _compare(run, role, then.get(role, {}), model.identity.spec, model.identity.revision)
+    for role, model in ((GENERATOR, models.generator), (PEER, models.peer), (VALUE, models.value)):
+        if model is not None:
+            _compare(run, role, then.get(role, {}), model.identity.spec, model.identity.revision)
 
 
 def check_folders(store: RunStore, run: Run, prepared: PreparedRun) -> None:
@@ -28,18 +30,20 @@ def check_folders(store: RunStore, run: Run, prepared: PreparedRun) -> None:
 
     Raises:
         UsageError: as there.
-        ModelError: such a folder holds no model, or an adapter whose base is not here or another.
+        ModelError: such a folder holds no model, no value model where one is asked for, or an adapter whose base is
+            not here or another.
     """
-    specs = {"generator": prepared.generator, "peer": prepared.peer or prepared.generator}
-    folders = {role: spec for role, spec in specs.items() if folder_of(spec).is_dir()}
+    specs = {GENERATOR: prepared.generator, PEER: prepared.peer or prepared.generator, VALUE: prepared.value_model}
+    folders = {role: spec for role, spec in specs.items() if spec and folder_of(spec).is_dir()}
     if not folders:
         return
-    from search.models.weight_files import find_weights  # its libraries only when they are needed
+    from search.models.weight_files import find_value_weights, find_weights  # their libraries only when they are needed
 
     then = _recorded(store, run)
-    now = {spec: find_weights(spec).revision for spec in sorted(set(folders.values()))}
+    now = {spec: find_weights(spec).revision for spec in sorted({folders[role] for role in folders if role != VALUE})}
     for role, spec in folders.items():
-        _compare(run, role, then.get(role, {}), spec, now[spec])
+        revision = now[spec] if role != VALUE else find_value_weights(spec).revision
+        _compare(run, role, then.get(role, {}), spec, revision)
 
 
 def _recorded(store: RunStore, run: Run) -> dict[str, dict[str, Any]]:
@@ -49,7 +53,7 @@ def _recorded(store: RunStore, run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _compare(run: Run, role: str, then: dict[str, Any], spec: str, revision: str) -> None:
-    before = then.get("revision", "")
+    before, role = then.get("revision", ""), "value model" if role == VALUE else role
     if before and revision and before != revision:
         raise UsageError(
             f"run {run.name}: the {role} {spec} is another model now: revision {revision[:12]}, "

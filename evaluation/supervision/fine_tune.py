@@ -38,6 +38,7 @@ from evaluation.supervision.tuning_rows import (
     TuningSet,
     check_scheme,
     check_versions,
+    disputed,
     patients_of,
     read_set,
     versions_of,
@@ -135,6 +136,8 @@ def fine_tune(
         watcher.remark(f"{out} is finished already")
         return finished
     check_plan(out, plan, resume=resume)
+    if settings.method == "sft" and (prompts := disputed(rows.train)):
+        watcher.remark(f"{prompts} prompts have several answers, of cases that read alike: all are taught")
     tuning = (kind or Tuning)(rows, out, settings, watcher, device, plan["versions"])
     open_plan(out, plan, resume=resume)  # nothing that could be refused may leave a folder in the way of the next try
     try:
@@ -203,6 +206,8 @@ class Tuning:
             raise self._stopped(trainer, error, time.monotonic() - began) from error
         history = [*first, *_losses(trainer)]
         card = self._write(trainer, COMPLETE, time.monotonic() - began, history)
+        for text in card["remarks"]:
+            self._watcher.remark(text)
         shutil.rmtree(self._out / FOLDER, ignore_errors=True)
         return card
 
@@ -299,6 +304,7 @@ class Tuning:
                 "parameters": sum(p.numel() for p in parameters),
                 "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             },
+            "remarks": _remarks(looks[0] if looks else None, trainer.state.best_metric),
             "software": {name: version(name) for name in SOFTWARE},
             "machine": {
                 "python": platform.python_version(),
@@ -307,6 +313,13 @@ class Tuning:
                 **self._base.extra,
             },
         }
+
+
+def _remarks(untuned: float | None, best: float | None) -> list[str]:
+    """Returns what a person should know of the loss of the tuning rows before and after."""
+    if untuned is None or best is None or best <= untuned:
+        return []
+    return [f"the best loss of the tuning rows, {best:.4g}, is above that of the untuned model, {untuned:.4g}"]
 
 
 def base_from(folder: Path, spec: str) -> str:

@@ -20,6 +20,7 @@ LEARNING_RATES = {
     ("stepwise", False): 5e-4,
 }
 _WORDS = {"labels": ("vote", "peer"), "save_dtype": ("fp32", "bf16"), "target": tuple(TARGETS)}
+SEEDS = 1 << 32  # seeds that every generator of random numbers takes
 CHECK_EVERY = 50  # most steps between two checkpoints, and between two looks at the tuning rows
 
 
@@ -34,8 +35,8 @@ class TuneSettings:
         full: tune all weights instead of a LoRA adapter.
         rank, alpha, dropout: of the adapter; its scale is alpha / rank.
         epochs: passes over the rows.
-        lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps and
-            falls to 0 in a straight line.
+        lr: highest learning rate; None takes that of `LEARNING_RATES`. It rises over the first 5 % of the steps (of at
+            most 20 steps it begins with) and falls to 0 in a straight line.
         batch_size, accumulate: rows in one pass, and passes to one step; of SFT, a row that another one begins with is
             learned in that one's pass and does not count.
         by_length: SFT alone: rows of like length share a batch, so that little is spent on padding; batches are then
@@ -47,8 +48,8 @@ class TuneSettings:
         beta: DPO alone: how strongly the model is held to its base.
         group, temperature: TTRL alone: answers drawn to a prompt, and how boldly.
         least_share: TTRL alone: a vote below this share of a group rewards nothing.
-        labels: TTRL alone: `vote` (of the group), or `peer` (answers of the set whose label source is `peer`; an export
-            says so only where the answer agreed with the record too). Prompts without one go by the vote.
+        labels: TTRL alone: `vote` (of the group), or `peer` (answers of the set whose label source is `peer`; in an
+            exported sft set they agreed with the record too). Prompts without one go by the vote.
         save_dtype: of the adapter's numbers on disk, `fp32` or `bf16`.
         target: stepwise alone: `value` (share of the rollouts through a turn that ended well) or `label` (some did).
     """
@@ -88,8 +89,10 @@ class TuneSettings:
                 raise UsageError(f"--{'lr' if name == 'learning_rate' else name} must be a number above 0")
         if not 0 <= self.dropout < 1:
             raise UsageError("--dropout must be at least 0 and below 1")
-        if self.patience < 0 or self.seed < 0:
-            raise UsageError("--patience and --seed must not be negative")
+        if self.patience < 0:
+            raise UsageError("--patience must not be negative")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"--seed must be between 0 and {SEEDS - 1}")
         if self.group < 2:
             raise UsageError("--group must be at least 2")
         if not 0 < self.temperature < math.inf or not 0 < self.least_share <= 1:

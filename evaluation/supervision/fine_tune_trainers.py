@@ -8,7 +8,8 @@ model tuned on other tokens would not drop into the same place. So rows come tok
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ import peft  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import trl  # noqa: E402
+from trl.trainer import utils as trl_utils  # noqa: E402
 
 from evaluation.supervision.fine_tune_checkpoints import FOLDER, seal  # noqa: E402
 from evaluation.supervision.fine_tune_settings import TuneSettings, TuneWatcher  # noqa: E402
@@ -31,6 +33,7 @@ TokenRow = Mapping[str, tuple[float, ...]]
 """Tokens by the part of the row that they spell; of a value model also places and targets."""
 IGNORED = -100  # the label of a token that no loss counts
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
+SHORT = 20  # up to so many steps it does not rise: the first would be one at rate 0
 
 
 class StoppedError(Exception):
@@ -47,7 +50,7 @@ class StoppedError(Exception):
 
 
 class NotFiniteError(StoppedError):
-    """A loss or a gradient that is no number."""
+    """A loss, a gradient or a weight that is no number."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"{what} was no number", step, "take a lower --lr, or look for rows unlike the others")
@@ -101,7 +104,31 @@ class SftTrainer(Quiet, trl.SFTTrainer):  # type: ignore[misc]
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
-class DpoTrainer(Quiet, trl.DPOTrainer):  # type: ignore[misc]
+@contextmanager
+def needed_places() -> Iterator[None]:
+    """Has TRL send through the output layer only places that spell a completion, as it does where there is Triton.
+
+    Elsewhere it sends all of them, since some devices would compile anew for every number of places; a processor does
+    not compile. The numbers are the same.
+    """
+    stock = trl_utils._use_triton
+    trl_utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        trl_utils._use_triton = stock
+
+
+class Sparing(Quiet):
+    """A trainer of TRL that computes no likelihood which its loss does not count."""
+
+    def compute_loss(self, *args: Any, **more: Any) -> Any:
+        """Returns TRL's loss."""
+        with needed_places():
+            return super().compute_loss(*args, **more)  # type: ignore[misc]
+
+
+class DpoTrainer(Sparing, trl.DPOTrainer):  # type: ignore[misc]
     """Preference tuning on rows of `prompt_ids`, `chosen_ids` and `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -109,7 +136,7 @@ class DpoTrainer(Quiet, trl.DPOTrainer):  # type: ignore[misc]
 
 
 class Watch(transformers.TrainerCallback):  # type: ignore[misc]
-    """Tells a watcher how training goes, seals checkpoints, and stops at a gradient that is no number."""
+    """Tells a watcher how training goes, seals checkpoints, and stops at a number that is none."""
 
     def __init__(self, watcher: TuneWatcher) -> None:
         self._watcher = watcher
@@ -124,16 +151,30 @@ class Watch(transformers.TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(sum(float(torch.linalg.vector_norm(g)) for g in gradients)):
             raise NotFiniteError("the gradient", state.global_step)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Looks at the weights before they are kept."""
+        weights = (p.detach() for p in more["model"].parameters() if p.requires_grad)
+        if not all(map(_bearable, weights)):
+            raise NotFiniteError("a weight", state.global_step - 1)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
-        """Passes on a loss."""
+        """Passes on a loss; that of the tuning rows comes before the state is kept."""
         if logs and "loss" in logs:
             self._watcher.step(state.global_step, float(logs["loss"]))
         elif logs and "eval_loss" in logs:
-            self._watcher.evaluated(state.global_step, float(logs["eval_loss"]))
+            loss = float(logs["eval_loss"])
+            if not math.isfinite(loss):
+                raise NotFiniteError("the tuning loss", state.global_step - 1)
+            self._watcher.evaluated(state.global_step, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Seals the checkpoint, whose files are all written by now."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _bearable(weights: torch.Tensor) -> bool:
+    """Says whether weights are finite, and their products too: those of an adapter are multiplied with each other."""
+    return math.isfinite(float(weights.float().square().sum()))
 
 
 def sft_rows(sequences: Sequence[Taught]) -> Any:
@@ -180,12 +221,13 @@ def arguments(settings: TuneSettings, out: Path, rows: int, *, dtype: torch.dtyp
         evaluate: whether there are tuning rows.
     """
     steps, every = settings.schedule(rows)
+    rising = math.ceil(WARM_UP * steps) if steps > SHORT else 0
     return {
         "output_dir": str(out / FOLDER),
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": math.ceil(WARM_UP * steps),
+        "warmup_steps": rising,
         "per_device_train_batch_size": settings.batch_size,
         "per_device_eval_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.accumulate,
@@ -209,6 +251,23 @@ def arguments(settings: TuneSettings, out: Path, rows: int, *, dtype: torch.dtyp
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "report_to": [],
+    }
+
+
+def one_by_one(common: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a trainer is told, with steps of the same rows made of passes over one row each.
+
+    What a pass keeps for its gradients grows with its rows and is most of what a training takes. On a processor one
+    row fills the cores, and passes are added up to the gradient of the whole batch; a GPU wants the batch.
+    """
+    if not common["use_cpu"]:
+        return dict(common)
+    passes = common["per_device_train_batch_size"] * common["gradient_accumulation_steps"]
+    return {
+        **common,
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": passes,
     }
 
 
@@ -250,7 +309,7 @@ def build_trainer(
         config = trl.SFTConfig(**common, train_sampling_strategy=order)
         make = SftTrainer
     else:
-        config = trl.DPOConfig(**common, beta=settings.beta)
+        config = trl.DPOConfig(**one_by_one(common), beta=settings.beta)
         make, parts["ref_model"] = DpoTrainer, reference
     trainer = make(args=one_gpu(config), **parts)
     if dtype != torch.float32:

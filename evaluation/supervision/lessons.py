@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from sqlalchemy import Engine
 
 from clinical_data.clocks import labels_hold
-from clinical_data.errors import BadInputError, StorageError, UsageError
+from clinical_data.errors import StorageError, UsageError
 from clinical_data.ground_truth import GroundTruth
 from clinical_data.splits import PATIENT_SCHEME, SPLITS, TRAIN, half_of
 from clinical_data.store.case_reader import CaseReader
 from clinical_data.store.truth_store import TruthStore
 from clinical_data.vocabulary import Vocabulary, load_vocabulary
-from evaluation.reading.form import Review
+from evaluation.reading.form import Key, Review
 from evaluation.reading.read_steps import answer_of
 from evaluation.reading.store import reviews_of
 from evaluation.record import RunRecord
@@ -24,13 +24,12 @@ from evaluation.review.page_data import path_of
 from evaluation.step_rules import SET, StepRule, step_rules
 from evaluation.store.run_store import Run, RunStore
 from evaluation.supervision.branches import Leaf
+from evaluation.supervision.lesson_checks import bad_record, check_alike, check_clock, check_hashes
 from evaluation.supervision.readings import GOOD, NONE, ONLY, ReviewsOf, RunReadings, read_answer, read_ratings
 from evaluation.supervision.targets import NO_LABEL, Target, keys_of, target_of, target_of_codes, vote_after
 from evaluation.supervision.traces import CallBook, opening_of, trace
 from search.desk import GENERATOR
-from search.prompts import TEMPLATE_HASH
 from search.trajectory import Status
-from search.wording import CHINESE, template_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +82,7 @@ class _Aim:
     by_reader: bool = False
     overridden: Target | None = None
     ratings: dict[int, float] = field(default_factory=dict)
+    overrides: bool = False  # the target is a reader's word against the model's
 
 
 @dataclass(slots=True)
@@ -138,21 +138,46 @@ class Lessons:
             StorageError: a record or its calls cannot be read.
             BadInputError: a record and its calls do not belong together, or it shows what was not known at its clock.
         """
+        asked = self.rated or self.readings != NONE
+        reviews = {run.name: self.reviews(self.engine, run.run_id) if asked else () for run in self.runs}
+        overridden = self._overridden(reviews) if self.readings != NONE and len(self.runs) > 1 else {}
         for run in self.runs:
             splits = split_of_cases(self.engine, run)
             rules = step_rules(run.config)
-            asked = self.rated or self.readings != NONE
-            readings = RunReadings(run, self.reviews(self.engine, run.run_id) if asked else ())
-            try:
+            readings = RunReadings(run, reviews[run.name])
+            with _naming(run):
                 for stored in RunStore(self.engine).records(run.run_id):
                     split = splits.get(stored.record.case_id, "")
                     read = readings.take(stored.record, self.dropped)
+                    if reason := _set_aside(overridden.get(_key_of(stored.record), {}), run.name):
+                        self.dropped[reason] += 1
+                        continue
                     lesson = self._lesson(run, rules, stored.record, split, read)
                     if lesson is not None:
                         yield lesson
-            except StorageError as error:
-                raise StorageError(f"run {run.name}, {error.message}", hint=error.hint) from error
             readings.count_rest(self.dropped)
+
+    def _overridden(self, reviews: Mapping[str, Sequence[Review]]) -> dict[Key, dict[str, tuple[str, ...]]]:
+        """Returns case-step -> run -> classes of the answer by which its readers overrode the model's; counts nothing.
+
+        Args:
+            reviews: run -> its readings.
+        """
+        found: dict[Key, dict[str, tuple[str, ...]]] = {}
+        for run in self.runs:
+            splits, rules, unseen = split_of_cases(self.engine, run), step_rules(run.config), Counter[str]()
+            readings, done = RunReadings(run, reviews[run.name]), RunStore(self.engine).done(run.run_id)
+            with _naming(run):
+                for key in sorted({review.key for review in reviews[run.name]} & done.keys()):
+                    record = RunStore(self.engine).record(run.run_id, *key).record
+                    read = readings.take(record, unseen)
+                    if self._why_not(record, splits.get(record.case_id, ""), rules):
+                        continue
+                    vocabulary, most, target, reason = self._recorded(rules[record.step], record)
+                    aim = self._reader_aim(target, reason, record, vocabulary, most, read, unseen)
+                    if aim is not None and aim.overrides and aim.target is not None:
+                        found.setdefault(key, {})[run.name] = tuple(sorted(aim.target.classes))
+        return found
 
     def _lesson(
         self, run: Run, rules: dict[str, StepRule], record: RunRecord, split: str, read: Sequence[Review]
@@ -165,12 +190,8 @@ class Lessons:
                     self.dropped[f"reading left out with its case-step ({reason})"] += len(read)
             return None
         rule = rules[record.step]
-        vocabulary = self._vocabulary(rule.vocabularies[record.source])
-        _check_hashes(run, record, vocabulary)
-        holds = labels_hold(rule.truth, record.occurrence)
-        truth = self._truth(rule.truth).get(record.case_id) if holds else None
-        most = rule.most if rule.form == SET else None
-        target, reason = target_of(truth, vocabulary, most)
+        vocabulary, most, target, reason = self._recorded(rule, record)
+        check_hashes(run, record, vocabulary)
         aim = self._aim(target, reason, record, vocabulary, most, read)
         if aim is None:
             return None
@@ -185,6 +206,14 @@ class Lessons:
             return None
         lesson = Lesson(run.name, split, record, target, vocabulary, rule.answer_cue, book, leaves)
         return replace(lesson, by_reader=aim.by_reader, overridden=aim.overridden, ratings=aim.ratings)
+
+    def _recorded(self, rule: StepRule, record: RunRecord) -> tuple[Vocabulary, int | None, Target | None, str]:
+        """Returns the closed list of answers, the most that are asked for, and the recorded answer or why none is."""
+        vocabulary = self._vocabulary(rule.vocabularies[record.source])
+        holds = labels_hold(rule.truth, record.occurrence)
+        truth = self._truth(rule.truth).get(record.case_id) if holds else None
+        most = rule.most if rule.form == SET else None
+        return vocabulary, most, *target_of(truth, vocabulary, most)
 
     def _aim(
         self,
@@ -209,7 +238,7 @@ class Lessons:
             return _Aim(target, ratings=ratings) if ratings else None
         aim = None
         if self.readings != NONE:
-            aim = self._reader_aim(target, reason, record, vocabulary, most, read)
+            aim = self._reader_aim(target, reason, record, vocabulary, most, read, self.dropped)
             if aim is None and self.readings == ONLY:
                 self.dropped["case-step without a reader's answer that may teach"] += 1
                 return None
@@ -228,30 +257,31 @@ class Lessons:
         vocabulary: Vocabulary,
         most: int | None,
         read: Sequence[Review],
+        dropped: Counter[str],
     ) -> _Aim | None:
         """Returns a reader's word as what is to be taught; None where there is none that stands above the record's.
 
         An override with another answer does. An accepted answer confirms the record's, and stands where none is
         recorded; where the record says something else its word stays.
         """
-        word = read_answer(read, record, vocabulary, self.dropped) if read else None
+        word = read_answer(read, record, vocabulary, dropped) if read else None
         if word is None:
             return None
         if not word.codes:
             accepted = "reading that accepts that no answer was given"
-            self.dropped["reading that overrides without another answer" if word.overridden else accepted] += 1
+            dropped["reading that overrides without another answer" if word.overridden else accepted] += 1
             return None
         said, model = (target_of_codes(codes, vocabulary, most) for codes in (word.codes, answer_of(record)))
         if said is None:
-            self.dropped["reading whose answer is outside the vocabulary"] += 1
+            dropped["reading whose answer is outside the vocabulary"] += 1
             return None
         if word.overridden:
-            return _Aim(said, by_reader=True, overridden=model)
+            return _Aim(said, by_reader=True, overridden=model, overrides=True)
         if target is not None and set(target.classes) == set(said.classes):
             return _Aim(target, by_reader=True)
         if target is None and reason == NO_LABEL:
             return _Aim(said, by_reader=True)
-        self.dropped["reading that accepts another answer than the recorded one"] += 1
+        dropped["reading that accepts another answer than the recorded one"] += 1
         return None
 
     def _why_not(self, record: RunRecord, split: str, rules: dict[str, StepRule]) -> str:
@@ -280,8 +310,8 @@ class Lessons:
         """Returns the concluded trajectories that can be taught, and counts the others."""
         opening = opening_of(record, book)
         if opening is None:
-            raise _bad(run, record, "calls", "the stored calls are not those of this record")
-        _check_clock(run, record)
+            raise bad_record(run, record, "calls", "the stored calls are not those of this record")
+        check_clock(run, record)
         leaves = []
         for candidate in record.candidates:
             if any(turn.imagined for turn in candidate.turns):
@@ -313,51 +343,33 @@ class Lessons:
         return self.vocabularies[name]
 
 
+@contextmanager
+def _naming(run: Run) -> Iterator[None]:
+    """Names the run of a record that cannot be read."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"run {run.name}, {error.message}", hint=error.hint) from error
+
+
+def _key_of(record: RunRecord) -> Key:
+    return record.case_id, record.step, record.occurrence
+
+
+def _set_aside(overridden: Mapping[str, tuple[str, ...]], run: str) -> str:
+    """Returns why a case-step of a run is not taught beside the same one of other runs; empty where it is.
+
+    Args:
+        overridden: run -> by which answer its readers overrode the model's, of this case-step.
+        run: the run.
+    """
+    if len(set(overridden.values())) > 1:
+        return "case-step that readers of several runs overrode with different answers"
+    return "case-step that a reader overrode in another run" if overridden and run not in overridden else ""
+
+
 _NO_LIMIT = 1 << 30
 _OTHER_STEP = "another step"
-
-
-def check_alike(runs: Sequence[Run]) -> None:
-    """Raises UsageError where runs cannot share one set: pathway, prompts, catalogue, vocabularies, scheme of splits.
-
-    Their prompts must also be those of this program, or what is tuned on them would not fit the place it is meant for.
-    """
-    if not runs:
-        raise UsageError("no run is named", hint="name one with --run NAME")
-    for run in runs:
-        if not isinstance(run.config.get("hashes"), dict) or not isinstance(run.config.get("pathway"), dict):
-            raise UsageError(f"run {run.name} was configured by another version of wardstar", hint="replay it again")
-        if run.config["hashes"].get("prompts") == template_hash(CHINESE):
-            raise UsageError(f"run {run.name}: sets are made of English prompts alone, and its own are Chinese")
-        if run.config["hashes"].get("prompts") != TEMPLATE_HASH:
-            raise UsageError(
-                f"run {run.name}: its prompts are not those of this version of wardstar",
-                hint="a model tuned on it would be asked in other words; replay it again",
-            )
-        if run.config.get("predecessors") == "recorded":
-            raise UsageError(
-                f"run {run.name} is an oracle: its prompts hold recorded labels of earlier steps",
-                hint="replay it with --predecessors predicted or none",
-            )
-    first = _identity(runs[0])
-    for run in runs[1:]:
-        other = _identity(run)
-        if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
-            raise UsageError(
-                f"runs {runs[0].name} and {run.name} differ in {', '.join(differing)}",
-                hint="export them into sets of their own",
-            )
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """Returns what runs of one set must share."""
-    pathway = run.config["pathway"]
-    return {
-        "pathway": f"{pathway.get('name')} {pathway.get('version')}",
-        "content of the pathway": pathway.get("sha256"),
-        "split scheme": run.config.get("split_scheme", PATIENT_SCHEME),
-        **dict(sorted(run.config["hashes"].items())),
-    }
 
 
 def split_of_cases(engine: Engine, run: Run) -> dict[str, str]:
@@ -365,31 +377,3 @@ def split_of_cases(engine: Engine, run: Run) -> dict[str, str]:
     scheme = run.config.get("split_scheme", PATIENT_SCHEME)
     reader = CaseReader(engine)
     return {case_id: split for split in SPLITS for case_id in reader.case_ids(split=split, scheme=scheme)}
-
-
-def _check_hashes(run: Run, record: RunRecord, vocabulary: Vocabulary) -> None:
-    wanted = {
-        "prompts": TEMPLATE_HASH,
-        "pathway": run.config["pathway"].get("sha256"),
-        "vocabulary": vocabulary.sha256,
-    }
-    for name, sha256 in wanted.items():
-        if record.hashes.get(name) != sha256:
-            raise _bad(run, record, f"hashes.{name}", f"made with another {name} than this set")
-
-
-def _check_clock(run: Run, record: RunRecord) -> None:
-    """Raises BadInputError where a record shows a finding that was not available at its clock."""
-    if record.clock is None:
-        raise _bad(run, record, "clock", "no clock is recorded")
-    shown = [("opening", turn) for turn in record.opening]
-    shown += [("candidates.turns", turn) for candidate in record.candidates for turn in candidate.turns]
-    for place, turn in shown:
-        if any(finding.available > record.clock for finding in turn.findings):
-            raise _bad(run, record, f"{place}.findings.available", "shows what was not known at its clock")
-
-
-def _bad(run: Run, record: RunRecord, name: str, message: str) -> BadInputError:
-    place = f"run {run.name}, case {record.case_id}, step {record.step}"
-    hint = "delete the run and replay it"
-    return BadInputError(f"{place}, field {name}: {message}", hint=hint)

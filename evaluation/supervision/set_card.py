@@ -51,7 +51,10 @@ LIMITS = {
     STEPWISE: (
         "A turn's label says how rollouts through it ended, over few rollouts (`visits`), not whether it is true.",
     ),
-    PROMPTS: ("What most of a group answer is not thereby right.",),
+    PROMPTS: (
+        "What most of a group answer is not thereby right.",
+        "An answer that a peer stood by (`label_source` is `peer`) is that of two models, not the record's.",
+    ),
 }
 BY_READERS = (
     "Where `label_source` is `reviewer` the word is that of clinicians who read the record, saw the model's answer and "

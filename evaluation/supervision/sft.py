@@ -11,6 +11,7 @@ puts no hint into the prompt.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from search.actions import Action
 from search.desk import GENERATOR, PEER
 from search.models.language_model import Segment
 from search.peer import redacted
-from search.trajectory import Turn
+from search.trajectory import Status, Turn
 
 END = "\n"
 """What ends a completion: a search stops a sample at a line break, and the next cue begins with one."""
@@ -123,17 +124,40 @@ def _source(lesson: Lesson, otherwise: str) -> str:
 
 
 def prompt_rows(lesson: Lesson) -> Iterator[dict[str, Any]]:
-    """Yields the prompt of the answer that the search found best, by its own lights: no label is looked at."""
+    """Yields the prompt of the answer that the search found best, by its own lights: no label is looked at.
+
+    Where that is the winning one and the peer verified it, the row holds it as its completion; else that is empty.
+    """
     leaf = max(lesson.leaves, key=_own_merit)
     for piece in leaf.trace.turns[-1].pieces:
         if piece.name == ANSWER:
+            stood_by = leaf is lesson.winning and lesson.record.status == Status.VERIFIED
+            stood_by = stood_by and leaf.verified and not leaf.candidate.chosen  # of a set TTRL has no vote
+            stood_by = stood_by and piece.text in lesson.vocabulary.choices
             yield {
                 "prompt": piece.prompt,
+                "completion": piece.text + END if stood_by else "",
                 "role": GENERATOR,
                 "turn": ANSWER,
                 **origin(lesson),
-                "label_source": VOTE,
+                "label_source": BY_PEER if stood_by else VOTE,
             }
+
+
+def without_disputed(rows: Iterable[dict[str, Any]], dropped: Counter[str]) -> list[dict[str, Any]]:
+    """Returns prompts, of which none keeps an answer where peers stood by different ones after the same prompt."""
+    rows = list(rows)
+    answers: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row["completion"]:
+            answers[row["prompt"]].add(row["completion"])
+    found = []
+    for row in rows:
+        if row["completion"] and len(answers[row["prompt"]]) > 1:
+            dropped["answer of a peer that differs from another to the same prompt"] += 1
+            row = {**row, "completion": "", "label_source": VOTE}
+        found.append(row)
+    return found
 
 
 def _peer_rows(lesson: Lesson, leaf: Leaf, target: Target) -> Iterator[dict[str, Any]]:

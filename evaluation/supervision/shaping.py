@@ -23,7 +23,7 @@ _TEXTS = {
     SFT: ("prompt", "completion"),
     PREFERENCE: ("prompt", "chosen", "rejected"),
     STEPWISE: ("prompt", "completions"),
-    PROMPTS: ("prompt",),
+    PROMPTS: ("prompt",),  # an answer that a peer stood by is read by one training alone, and is no other observation
 }
 """Kind -> the columns that a model reads."""
 

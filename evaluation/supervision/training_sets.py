@@ -30,13 +30,13 @@ from clinical_data.splits import TRAIN, TUNING
 from evaluation.reading.store import reviews_of
 from evaluation.step_rules import step_rules
 from evaluation.store.run_store import RunStore
-from evaluation.supervision.cards import CARD
+from evaluation.supervision.cards import CARD, read_card
 from evaluation.supervision.lessons import Lesson, Lessons
 from evaluation.supervision.preference import preference_rows, sure_enough
 from evaluation.supervision.readings import NONE, READINGS, ReviewsOf
 from evaluation.supervision.set_card import README, carry_vocabularies, make_card, readme
 from evaluation.supervision.set_limits import LEAST_MARGIN, LEAST_VISITS, MOST_CHARACTERS
-from evaluation.supervision.sft import RECORD, REVIEWER, ROLES, of_role, prompt_rows, sft_rows
+from evaluation.supervision.sft import RECORD, REVIEWER, ROLES, of_role, prompt_rows, sft_rows, without_disputed
 from evaluation.supervision.shaping import (
     KINDS,
     PREFERENCE,
@@ -187,8 +187,17 @@ def _check(kind: str, options: SetOptions, out: Path) -> None:
         raise UsageError(f"no half {options.half} of the patients", hint="known: 0 and 1")
     if options.role not in (None, *ROLES):
         raise UsageError(f"--role {options.role} is unknown", hint=f"known: {', '.join(ROLES)}")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_set(out))):
         raise UsageError(f"{out} holds something else than a training set", hint="name another folder with --out")
+
+
+def _is_set(folder: Path) -> bool:
+    """Says whether a folder holds a training set; a tuned model has a card as well, and is none."""
+    try:
+        kind = read_card(folder / CARD).get("kind")
+    except BadInputError:
+        return False
+    return kind in KINDS and (folder / f"{TRAIN}.jsonl").is_file()
 
 
 def _check_kind(kind: str, options: SetOptions) -> None:
@@ -246,6 +255,8 @@ def _rows_of(lesson: Lesson, kind: str, options: SetOptions) -> Iterator[Row]:
 
 def _shaped(rows: list[Row], kind: str, options: SetOptions, dropped: Counter[str]) -> list[Row]:
     most = options.most_characters
+    if kind == PROMPTS:
+        rows = without_disputed(rows, dropped)
     rows = counted(rows, partial(without_repetition, kind=kind), "row that repeats another of its case", dropped)
     shorter = partial(short_enough, kind=kind, characters=most)
     rows = counted(rows, shorter, f"row of more than {most} characters", dropped)

@@ -35,10 +35,11 @@ import torch  # noqa: E402
 import trl  # noqa: E402
 
 from evaluation.supervision.fine_tune_trainers import (  # noqa: E402
-    Quiet,
+    Sparing,
     StoppedError,
     adapter_config,
     arguments,
+    one_by_one,
     one_gpu,
     watched,
 )
@@ -130,7 +131,7 @@ class Ballot:
             raise StoppedError(what, step, hint)
 
 
-class TtrlTrainer(Quiet, trl.GRPOTrainer):  # type: ignore[misc]
+class TtrlTrainer(Sparing, trl.GRPOTrainer):  # type: ignore[misc]
     """GRPO on prompts in the search's tokens, with answers drawn from those that each prompt offers."""
 
     menus: Mapping[Ids, Menu]
@@ -180,6 +181,7 @@ class TtrlTuning(Tuning):
     def __init__(self, *parts: Any) -> None:
         self._menus: dict[Ids, Menu] = {}
         self._labels: dict[str, str] = {}
+        self._labelled: dict[str, TuningRow] = {}
         self._prompts: dict[str, Ids] = {}
         super().__init__(*parts)
 
@@ -189,7 +191,10 @@ class TtrlTuning(Tuning):
         known = carried(self._data.folder)
         for row in rows:
             prompt, choices = row.texts["prompt"], offered(row.texts["prompt"]) or known
-            if len(choices) < 2 or row.texts["turn"] not in ("", "answer") or prompt in found:
+            if len(choices) < 2 or row.texts["turn"] not in ("", "answer"):
+                continue
+            self._note_label(row, choices)
+            if prompt in found:
                 continue
             ids = bos + tuple(i for s in prompt_pieces(prompt) for i in text_ids(self._tokenizer, s.text))
             tokens = [text_ids(self._tokenizer, choice) for choice in choices]
@@ -197,14 +202,30 @@ class TtrlTuning(Tuning):
                 left_out += 1
                 continue
             found[prompt], self._menus[ids] = ids, make_menu(tokens, (), 1)
-            label = row.texts["completion"].removesuffix(END) if row.texts["label_source"] == "peer" else ""
-            self._labels[prompt] = label if self._settings.labels == "peer" else ""
         if rows and not found and not left_out:
             raise BadInputError("no prompt that asks for one of several answers", file=rows[0].file)
-        if rows and self._settings.labels == "peer" and found and not any(self._labels.values()):
-            hint = "take --labels vote, or export a run whose peer verified answers that the record agrees with"
+        if rows and self._settings.labels == "peer" and found and not found.keys() & self._labels.keys():
+            hint = "take --labels vote, or export a run whose peer verified answers"
             raise BadInputError("no answer of the set has the label source peer", file=rows[0].file, hint=hint)
         return Tokens([{"prompt": ids} for ids in found.values()], left_out)
+
+    def _note_label(self, row: TuningRow, choices: Sequence[str]) -> None:
+        """Notes the answer that a peer stood by, where it is to lead.
+
+        Raises:
+            BadInputError: the prompt does not offer it, or a peer stood by another one elsewhere.
+        """
+        prompt, label = row.texts["prompt"], row.texts["completion"].removesuffix(END)
+        if self._settings.labels != "peer" or row.texts["label_source"] != "peer" or not label:
+            return
+        hint = "take the row away, or take --labels vote"
+        if label not in choices:
+            message = "the answer of the peer is none of those to choose from"
+            raise BadInputError(message, file=row.file, line=row.line, field="completion", hint=hint)
+        other = self._labelled.setdefault(prompt, row)
+        if self._labels.setdefault(prompt, label) != label:
+            message = f"another answer of the peer than that of {other.file.name}:{other.line} to the same prompt"
+            raise BadInputError(message, file=row.file, line=row.line, field="completion", hint=hint)
 
     def _trainer(self) -> Any:
         settings, prompts = self._settings, self._prompts
@@ -213,7 +234,7 @@ class TtrlTuning(Tuning):
         del common["max_length"]
         common["per_device_train_batch_size"] = settings.group * min(settings.batch_size, len(prompts))
         config = trl.GRPOConfig(
-            **common,
+            **one_by_one(common),  # the whole group is drawn at once all the same
             num_generations=settings.group,
             max_completion_length=max(menu.longest for menu in self._menus.values()) + 1,
             temperature=settings.temperature,
@@ -225,7 +246,9 @@ class TtrlTuning(Tuning):
             processing_class=self._tokenizer,
             args=one_gpu(config),
             reward_funcs=Ballot(settings.group, settings.least_share, len(prompts)),
-            train_dataset=datasets.Dataset.from_list([{"prompt": p, "label": self._labels[p]} for p in prompts]),
+            train_dataset=datasets.Dataset.from_list(
+                [{"prompt": p, "label": self._labels.get(p, "")} for p in prompts]
+            ),
             peft_config=adapter_config(settings),
         )
         trainer.menus, trainer.tokens, trainer.end = self._menus, prompts, end

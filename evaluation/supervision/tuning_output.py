@@ -114,6 +114,8 @@ def readme(out: Path, card: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{name} {value}" for name, value in card["software"].items()),
         "training set": ", ".join(f"{name} `{value}`" for name, value in card["data"]["sha256"].items()),
     }
+    if card.get("remarks"):
+        rows["remarks"] = "; ".join(card["remarks"])
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     data = Path(card["data"]["folder"]).name
     return README.format(

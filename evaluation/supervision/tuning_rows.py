@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinical_data.errors import BadInputError
 from evaluation.supervision.cards import CARD, read_card
+from evaluation.supervision.traces import ANSWER
 
 Method = Literal["sft", "dpo", "ttrl", "stepwise"]
 TRAIN, TUNING = "train.jsonl", "tuning.jsonl"
@@ -30,8 +31,17 @@ class _Row(BaseModel):
 
 
 class _SftRow(_Row):
+    """A prompt and what should have been written; the rest tells what contradicts what, and may be of any form."""
+
     completion: str = Text
     completion_ids: list[int] | None = None
+    case_id: Any = None
+    occurrence: Any = None
+    turn: Any = None
+    answer: Any = None
+
+
+ABOUT = ("case_id", "occurrence", "turn", "answer")
 
 
 class _PreferenceRow(_Row):
@@ -42,7 +52,7 @@ class _PreferenceRow(_Row):
 
 
 class _QuestionRow(_Row):
-    """A prompt to answer; its completion counts only where the peer stood by it."""
+    """A prompt to answer; its completion counts only where a peer stood by it."""
 
     completion: str = ""
     label_source: str = ""
@@ -80,6 +90,7 @@ class TuningRow:
         turns: turns of a trajectory, each with its cue; only of a stepwise set.
         targets: what each turn is worth, in [0, 1].
         patient: id of the patient it is of; empty where the set does not say.
+        about: of an sft row what it says of itself, of `ABOUT`.
     """
 
     file: Path
@@ -89,6 +100,18 @@ class TuningRow:
     turns: tuple[str, ...] = ()
     targets: tuple[float, ...] = ()
     patient: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def concludes(self) -> bool:
+        """It holds an answer, not a turn on the way to one; a row that does not say is taken for one."""
+        return self.about.get("turn") in (None, ANSWER)
+
+    @property
+    def said(self) -> str:
+        """The answer: its code where the row holds it, for several entries of a vocabulary may be of one class."""
+        answer = self.about.get("answer")
+        return str(self.texts["completion"] if answer is None else answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +164,8 @@ def read_set(folder: Path, method: Method, target: str = "value") -> TuningSet:
     _check_patients(train, tuning)
     if method == "dpo":
         _check_preferences((*train, *tuning))
+    if method == "sft":
+        _check_answers((*train, *tuning))
     return TuningSet(folder, train, tuning, hashes, versions_of(card), card)
 
 
@@ -250,10 +275,11 @@ def _row(line: str, path: Path, number: int, form: type[_Row], column: str) -> T
     if split != path.stem:
         message = f"a row of split {split}; {path.name} holds rows of split {path.stem} alone"
         raise BadInputError(message, file=path, line=number, field="split", hint="`wardstar export` keeps splits apart")
+    about = {name: values.pop(name) for name in ABOUT if form is _SftRow and name in values}
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     ids = {name.removesuffix("_ids"): tuple(value) for name, value in values.items() if name.endswith("_ids")}
     if form is not _StepwiseRow:
-        return TuningRow(path, number, texts, ids, patient=patient)
+        return TuningRow(path, number, texts, ids, patient=patient, about=about)
     turns, targets = values["completions"], values.get(column)
     if targets is None:
         other = next((target for target, name in TARGETS.items() if name != column and name in values), None)
@@ -284,3 +310,31 @@ def _check_preferences(rows: Sequence[TuningRow]) -> None:
         if (other := seen.get((prompt, rejected, chosen))) is not None:
             raise BadInputError(f"the preference contradicts {other}", file=row.file, line=row.line)
         seen[prompt, chosen, rejected] = f"{row.file.name}:{row.line}"
+
+
+def _check_answers(rows: Sequence[TuningRow]) -> None:
+    """Raises BadInputError where one case is taught two answers to one prompt.
+
+    Two cases whose charts read alike are two observations, even of one patient (see `disputed`).
+    """
+    seen: dict[tuple[str, ...], tuple[str, str]] = {}
+    for row in rows:
+        if not row.patient or not row.concludes:
+            continue
+        case = (str(row.about.get(name)) for name in ("case_id", "occurrence"))
+        said, place = seen.setdefault(
+            (row.texts["prompt"], row.patient, *case), (row.said, f"{row.file.name}:{row.line}")
+        )
+        if said != row.said:
+            message = f"another answer than that of {place} to the same prompt of the same case"
+            hint = "one of the two is wrong: export again, or take its row away"
+            raise BadInputError(message, file=row.file, line=row.line, field="completion", hint=hint)
+
+
+def disputed(rows: Sequence[TuningRow]) -> int:
+    """Returns how many prompts have several answers, of cases that read alike."""
+    answers: dict[str, set[str]] = {}
+    for row in rows:
+        if row.concludes:
+            answers.setdefault(row.texts["prompt"], set()).add(row.said)
+    return sum(len(said) > 1 for said in answers.values())

@@ -6,7 +6,6 @@ keep for every token anyway, so that judging a path whose beginning is known cos
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +14,9 @@ from typing import Any
 
 from clinical_data.errors import ModelError
 from search.models.adapters import HEAD
-from search.models.embedded import file_sha256, go_offline
+from search.models.embedded import go_offline
 from search.models.language_model import ChoiceScores, GenerateRequest, Generation, ScoreRequest
+from search.models.weight_files import with_head
 
 go_offline()
 
@@ -60,9 +60,7 @@ class ValueModel(TransformersModel):
         if weight.shape != (size,):
             raise ModelError(f"{folder / HEAD} does not fit its base model: {weight.numel()} weights, not {size}")
         model._weight, model._bias = weight.double().to(model._model.device), float(bias)
-        # the adapter's own revision knows nothing of the head
-        revision = f"{model._identity.revision}\n{file_sha256(folder / HEAD)}"
-        model._identity = replace(model._identity, revision=hashlib.sha256(revision.encode()).hexdigest())
+        model._identity = replace(model._identity, revision=with_head(model._identity.revision, folder / HEAD))
         return model
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:

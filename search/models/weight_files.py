@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clinical_data.errors import ModelError
 from search.models import adapters as tuned
-from search.models.adapters import CARD, Adapter, folder_of, is_adapter, read_adapter
+from search.models.adapters import CARD, HEAD, Adapter, folder_of, is_adapter, read_adapter
 from search.models.embedded import (
     INSTALL_HINT,
     MODEL_NAME,
@@ -70,6 +70,23 @@ def find_weights(spec: str) -> Found:
             )
         name, revision = f"{name}+{adapter.folder.resolve().name}", adapter.revision(revision)
     return Found(folder, name, revision, tuple(reversed(adapters)))
+
+
+def find_value_weights(spec: str) -> Found:
+    """Finds the weights of a value model; its revision is that under which records name it.
+
+    Raises:
+        ModelError: as `find_weights`, or it has no head.
+    """
+    found, head = find_weights(spec), folder_of(spec) / HEAD
+    if not head.is_file():
+        raise ModelError(f"{spec} is no value model: it is no adapter with a {HEAD}")
+    return replace(found, revision=with_head(found.revision, head))
+
+
+def with_head(revision: str, head: Path) -> str:
+    """Returns the revision of an adapter together with its head, of which its own knows nothing."""
+    return hashlib.sha256(f"{revision}\n{file_sha256(head)}".encode()).hexdigest()
 
 
 def bundled_adapters() -> list[str]:

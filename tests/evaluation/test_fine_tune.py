@@ -384,6 +384,7 @@ def test_sets_of_other_versions_are_refused(settings, tmp_path, plain):
         {"dropout": 1.0},
         {"save_dtype": "int8"},
         {"seed": -1},
+        {"seed": 1 << 32},
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, changes):

@@ -318,3 +318,38 @@ def test_equal_readings_give_equal_bytes(shelf, run):
             exported(shelf, kind, reviews, **options)
             found.append({p.name: p.read_bytes() for p in (shelf.folder / kind).rglob("*") if p.is_file()})
         assert found[0] == found[1]
+
+
+def test_a_corrected_case_step_is_left_out_of_the_runs_without_the_correction(shelf, run):
+    """Of two runs over the same cases one was read: the record's word is not taught beside the reader's."""
+    other = shelf.begin("s", seed=2)
+    for number, labels in ((1, ("J18.9",)), (2, ("I50.9",))):
+        shelf.add(other, number, TRAIN[number], *labels, winner=5, cases=False)
+    hashes = {name: RunStore(shelf.engine).get(name).config_hash for name in ("r", "s")}
+
+    def rows_of(*reviews, **options):
+        by_run = {r.run_id: [] for r in (run, other)}
+        for name, review in reviews:
+            by_run[{"r": run, "s": other}[name].run_id].append(replace(review, run=name, run_hash=hashes[name]))
+        card = export_set(
+            shelf.engine, "sft", ["r", "s"], shelf.folder / "two", SetOptions(**options),
+            reviews=lambda engine, run_id: by_run[run_id],
+        )  # fmt: skip
+        lines = (shelf.folder / "two" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        return {(r["case_id"], r["completion"].strip()) for r in rows if r["turn"] == "answer"}, card
+
+    corrected = review_of(1, corrected=("A41",))
+    both = {("fhir-1", "pneumonia"), ("fhir-2", "heart failure")}
+    assert rows_of(("r", corrected))[0] == both  # nobody asked for readings
+    found, card = rows_of(("r", corrected), readings="with")
+    assert found == {("fhir-1", "sepsis"), ("fhir-2", "heart failure")}
+    assert card["left_out"]["case-step that a reader overrode in another run"] == 1
+    found, _ = rows_of(("r", corrected), ("s", review_of(1)), readings="with")
+    assert found == {("fhir-1", "sepsis"), ("fhir-2", "heart failure")}
+    found, card = rows_of(("r", corrected), ("s", corrected), readings="with")
+    assert found == {("fhir-1", "sepsis"), ("fhir-2", "heart failure")}
+    assert not [name for name in card["left_out"] if "overrode" in name]
+    found, card = rows_of(("r", corrected), ("s", review_of(1, corrected=("N17",))), readings="with")
+    assert found == {("fhir-2", "heart failure")}
+    assert card["left_out"]["case-step that readers of several runs overrode with different answers"] == 2

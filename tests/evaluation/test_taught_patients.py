@@ -7,6 +7,7 @@ import pytest
 from run_records import record_of
 
 from evaluation.taught_patients import TaughtPatients
+from search.models import weight_files
 from search.models.weight_files import find_weights
 
 NONE = {"train": 0, "tuning": 0}
@@ -34,12 +35,30 @@ def records(folder, role="generator"):
     return [record_of("J18", case_id=f"fhir-{n}", patient=f"p{n}", models=models) for n in (1, 2, 3, 4)]
 
 
+def test_a_value_model_is_a_model_of_the_run(tuned):
+    """Its revision is over adapter and head."""
+    for name in ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors"):
+        (tuned / name).write_text(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weight_files, "find_weights", lambda spec: weight_files.Found(tuned, "tiny+judge", "adapter"))
+        revision = weight_files.find_value_weights(str(tuned)).revision
+        assert revision != "adapter"
+        toy = {"spec": "random:7", "revision": "1"}
+        models = {"generator": toy, "peer": toy, "value": {"spec": str(tuned), "revision": revision}}
+        found = [record_of("J18", case_id=f"fhir-{n}", patient=f"p{n}", models=models) for n in (1, 2, 3, 4)]
+        assert TaughtPatients("r").count(found) == {"train": 2, "tuning": 1}
+        (tuned / "value_head.safetensors").write_text("another")
+        taught = TaughtPatients("r")
+        assert taught.count(found) == {"train": None, "tuning": None}
+        assert "holds another model now" in taught.notes([])[0]
+
+
 @pytest.mark.parametrize("role", ["generator", "peer"])
 def test_case_steps_of_patients_that_were_taught_are_counted(tuned, role):
     taught = TaughtPatients("r")
     assert taught.count(records(tuned, role)) == {"train": 2, "tuning": 1}
     assert taught.notes([{"train": 2, "tuning": 1}, NONE]) == [
-        "2 case-steps of r are of patients that its generator or peer was tuned on, 1 of patients that told it when to "
+        "2 case-steps of r are of patients that a model of it was tuned on, 1 of patients that told it when to "
         "stop: figures over them say little of new cases"
     ]
     (tuned / "card.json").unlink()  # a model as it came

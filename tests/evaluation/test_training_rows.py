@@ -189,8 +189,10 @@ def test_prompts_need_no_recorded_label_and_look_at_none(shelf):
     rows, card = exported(shelf, "prompts")
     assert [r["case_id"] for r in rows] == ["fhir-1", "fhir-2", "fhir-3"]
     assert {r["prompt"] for r in rows} == {OPENING + THOUGHT + SECOND + CUE}  # verified, of the highest value
-    assert all({"completion", "answer"}.isdisjoint(r) for r in rows)
+    assert all("answer" not in r for r in rows)
+    assert {(r["completion"], r["label_source"]) for r in rows} == {(" pneumonia\n", "peer")}  # whatever is recorded
     assert (card["kind"], card["left_out"]) == ("prompts", {})
+    assert card["splits"]["train"]["by"]["label_source"] == {"peer": 3}
     for options in ({"answers_only": True}, {"balance": True}, {"role": "peer"}, {"label_source": "peer"}):
         with pytest.raises(UsageError):
             exported(shelf, "prompts", **options)
@@ -437,6 +439,24 @@ def test_another_folder_is_never_overwritten(shelf):
     with pytest.raises(UsageError, match="holds something else"):
         exported(shelf, "sft")
     assert (shelf.folder / "sft" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("card", "rows"), [('{"status": "complete"}', True), ('{"kind": "sft"}', False), ("no JSON", True)]
+)
+def test_a_folder_with_a_card_that_is_no_set_is_never_overwritten(shelf, card, rows):
+    """A tuned model has a card as well."""
+    shelf.add(shelf.begin("r"), 1, TRAIN[0], "J18.9")
+    folder = shelf.folder / "sft"
+    folder.mkdir()
+    (folder / "card.json").write_text(card)
+    (folder / "adapter_model.safetensors").write_text("weights")
+    if rows:
+        (folder / "train.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="holds something else than a training set"):
+        exported(shelf, "sft")
+    assert (folder / "adapter_model.safetensors").read_text() == "weights"
+    assert (folder / "card.json").read_text() == card
 
 
 def test_a_full_disk_leaves_the_earlier_set(shelf, monkeypatch):

@@ -124,6 +124,26 @@ def test_a_set_without_labels_of_a_peer_is_refused(settings, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (" burns\n", r"train\.jsonl:3: completion: another answer of the peer than that of train\.jsonl:2"),
+        (" gout\n", r"train\.jsonl:3: completion: the answer of the peer is none of those to choose from"),
+    ],
+)
+def test_labels_of_the_peer_that_cannot_lead_are_refused(settings, tmp_path, other, told):
+    rows = [
+        {"prompt": PROMPTS[0], "completion": answer, "label_source": source, "turn": "answer"}
+        for answer, source in ((" gout\n", "record"), (" cramp\n", "peer"), (other, "peer"))
+    ]
+    data = write_set(tmp_path / "set", rows)
+    with pytest.raises(BadInputError, match=told) as caught:
+        train_ttrl(data, tmp_path / "out", replace(settings, labels="peer"))
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "out").exists()
+    train_ttrl(data, tmp_path / "out", replace(settings, epochs=1))  # the vote looks at no label
+
+
 def test_labels_of_the_peer_lead_it(base, settings, tmp_path):
     rows = [{"prompt": p, "completion": " cramp\n", "label_source": "peer", "turn": "answer"} for p in PROMPTS]
     train_ttrl(write_set(tmp_path / "set", rows), tmp_path / "out", replace(settings, labels="peer"))

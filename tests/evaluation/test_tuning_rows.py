@@ -6,7 +6,7 @@ import pytest
 from tuning_sets import PREFERENCE, SFT, write_set
 
 from clinical_data.errors import BadInputError
-from evaluation.supervision.tuning_rows import read_set
+from evaluation.supervision.tuning_rows import disputed, read_set
 
 
 def of(rows, split, patients):
@@ -55,3 +55,26 @@ def test_a_card_of_another_form_is_named_by_file_and_field(tmp_path, card, field
     (folder / "card.json").write_text(json.dumps([1]))
     with pytest.raises(BadInputError, match="is not a JSON object"):
         read_set(folder, "sft")
+
+
+def test_one_case_is_not_taught_two_answers_to_one_prompt(tmp_path):
+    """Two cases whose charts read alike are two observations, be they of one patient or of two."""
+    one = {"prompt": "p", "completion": " a\n", "patient_id": "p1", "case_id": "c1", "turn": "answer"}
+    other = {**one, "completion": " b\n"}
+    for number, row in enumerate((other, {**other, "turn": None}), 1):
+        first = {name: value for name, value in one.items() if name != "turn"} if row["turn"] is None else one
+        with pytest.raises(BadInputError, match=r"train\.jsonl:2: completion: another answer than that of train") as e:
+            read_set(write_set(tmp_path / f"refused{number}", [first, row]), "sft")
+        assert e.value.exit_code == 3
+    kept = [
+        {**other, "case_id": "c2"},
+        {**other, "patient_id": "p2"},
+        {**other, "turn": "thought"},
+        {**one, "occurrence": 2, "completion": " b\n"},
+    ]
+    for number, row in enumerate(kept):
+        found = read_set(write_set(tmp_path / f"kept{number}", [one, row]), "sft").train
+        assert set(found[1].texts) == {"prompt", "completion"}
+        assert disputed(found) == (row["turn"] == "answer")
+    alike = [{**one, "answer": "J18"}, {**other, "answer": "J18"}]  # two entries of one class
+    assert disputed(read_set(write_set(tmp_path / "alike", alike), "sft").train) == 0

@@ -16,7 +16,7 @@ from clinical_data.chart import AnswerState
 from clinical_data.demo import bundle_folder
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
-from evaluation.supervision.lessons import check_alike
+from evaluation.supervision.lesson_checks import check_alike
 from search import prompts, prompts_zh, wording
 from search.actions import ActionKind
 from workflow.config import ReplayOptions

@@ -17,7 +17,7 @@ from evaluation.review.report import write_report
 from evaluation.scoring import score_run
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
-from evaluation.supervision.lessons import check_alike
+from evaluation.supervision.lesson_checks import check_alike
 from workflow.config import ReplayOptions
 from workflow.oracle import Oracle
 from workflow.pathway import load_pathway

@@ -11,6 +11,37 @@ from tests.search.tiny_llama import make_tiny
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def make_judge(folder, base, bias):
+    """Writes what passes for a value model on a base: an adapter of zeros, and a head."""
+    import peft
+    import torch
+    import transformers
+
+    from search.models.value_head import save_head
+
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    peft.get_peft_model(model, peft.LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(folder)
+    save_head(torch.zeros(model.config.hidden_size), torch.tensor([bias]), folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+def test_a_run_does_not_go_on_with_another_value_model(run, fill, pathway_file, tmp_path):
+    tiny, db = make_tiny(tmp_path / "tiny", max_position_embeddings=4096), fill(2)
+    judge = make_judge(tmp_path / "judge", tiny, 0.5)
+    options = ("--db", db, "--pathway", pathway_file, "--steps", "first", "--rollouts", 2, "--generator", "random:3")
+    options += ("--value", f"model:{judge}")
+    code, _, err = run("replay", "--run", "r", *options)
+    assert code == 0, err
+    assert run("resume", "--db", db, "--run", "r")[0] == 0
+    make_judge(judge, tiny, 0.7)  # the same adapter with another head
+    for command in (("resume", "--db", db, "--run", "r"), ("replay", "--run", "r", *options)):
+        code, _, err = run(*command)
+        assert code == 2
+        assert f"run r: the value model {judge} is another model now" in err.replace("\n", " ")
+
+
 def revisions(db):
     engine = open_database(db, create=False)
     store = RunStore(engine)

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from tests.search.tiny_llama import make_tiny
+from workflow.config import hashes_of
+from workflow.pathway import load_pathway
+from workflow.training import check_pathway
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -68,6 +71,27 @@ def test_exit_codes(run, tiny, rows, tmp_path):
     left, err = code("sft", "--data", rows, "--out", "o", "--base", tiny, "--device", "cuda:7")
     assert (left, "no device cuda:7" in err) == (2, True)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("part", ["pathway", "catalogue", "vocabulary"])
+def test_a_set_of_another_version_of_a_bundled_pathway_is_refused(run, tiny, rows, tmp_path, part):
+    loaded = load_pathway("icu")
+    hashes = hashes_of(loaded.pathway)
+    other = next((name for name in hashes if name.startswith(part)), "pathway icu")
+    pathway = {"name": "icu", "version": "1", "sha256": "0" * 64 if part == "pathway" else loaded.sha256}
+    card = {"kind": "sft", "pathway": pathway, "hashes": {**hashes, **({other: "0" * 64} if other in hashes else {})}}
+    (rows / "card.json").write_text(json.dumps(card))
+    command = ("train", "sft", "--data", rows, "--base", tiny)
+    code, _, err = run(*command, "--out", "o")
+    assert (code, f"another version of {other} than this program" in err.replace("\n", " ")) == (3, True), err
+    assert "loading" not in err
+    assert not (tmp_path / "o").exists()
+    card["pathway"]["name"] = "mine"  # a pathway of one's own is what it is
+    (rows / "card.json").write_text(json.dumps(card))
+    check_pathway(rows)
+    card = {"kind": "sft", "pathway": {"name": "icu", "sha256": loaded.sha256}, "hashes": hashes}
+    (rows / "card.json").write_text(json.dumps(card))
+    check_pathway(rows)
 
 
 def test_ctrl_c_says_how_to_go_on(run, tiny, rows, monkeypatch):

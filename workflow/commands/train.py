@@ -110,7 +110,7 @@ def ttrl_command(
     labels: Annotated[
         str,
         typer.Option(
-            "--labels", help="vote (of the group), or peer: answers that a peer stood by and the record agreed with."
+            "--labels", help="vote (of the group), or peer: answers of the set that a peer stood by, where it has any."
         ),
     ] = "vote",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Prompts in one pass.")] = 2,
@@ -168,13 +168,15 @@ def tune(method: str, options: dict[str, Any]) -> None:
 
     Raises:
         UsageError: the libraries for training are not installed.
+        BadInputError: the set is of another version of a bundled pathway.
     """
     from evaluation.supervision.fine_tune_settings import TuneSettings
-    from workflow.training import training_functions
+    from workflow.training import check_pathway, training_functions
     from workflow.training_progress import TrainingBar
 
     data, out, resume, as_json = (options.pop(name) for name in ("data", "out", "resume", "as_json"))
     settings = TuneSettings(method=method, **options)  # type: ignore[arg-type]
+    check_pathway(data)
     say("loading the training libraries")
     train = training_functions()[method]
     try:
