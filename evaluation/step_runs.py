@@ -97,6 +97,12 @@ def case_steps(engine: Engine, run_name: str, step: str, level: str) -> dict[str
     texts = texts_of_steps(engine, scorer, {step: own}, regression=True)
     fitted = fitted_regression(scorer, own, texts.get(step, {}))
     marks = baselines.majority_marks(own.train, own.labelled, level)
-    bare = {"rank": None, "credit": None, "brier": None, "log_score": None, "confidence": None, "requests": 0}
-    majority = [replace(own.labelled[i], match={level: mark}, **bare) for i, mark in marks.items()]
-    return {"run": own.labelled, MAJORITY: majority, **({} if isinstance(fitted, str) else {REGRESSION: fitted})}
+    majority = [_marked(own.labelled[i], level, mark) for i, mark in marks.items()]
+    found = {"run": own.labelled, MAJORITY: majority}
+    return found if isinstance(fitted, str) else {**found, REGRESSION: list(fitted)}
+
+
+def _marked(step: ScoredStep, level: str, mark: int) -> ScoredStep:
+    """Returns a case-step as a baseline that gives one answer, and no probabilities, is marked."""
+    none = replace(step, rank=None, credit=None, brier=None, log_score=None, confidence=None, requests=0)
+    return replace(none, match={level: mark})
