@@ -58,7 +58,6 @@ def rows_of(page: str) -> list[Row]:
 @pytest.fixture(scope="module")
 def arms() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "DTYPE", "auto")
         for name, seed in (("one", 1), ("two", 2), ("three", 3)):
             patch.setitem(proof.ARMS, name, proof.Arm("greedy", f"random:{seed}", settings={"max_requests": 4}))
         yield
@@ -72,7 +71,12 @@ def folder(arms: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import_cases(url, "fhir", Path(bundle_folder()))
     for name, seed in (("one", 1), ("two", 2)):
         run = ReplayOptions(
-            strategy="greedy", steps=(STEP,), generator=f"random:{seed}", seed=1, settings={"max_requests": 4}
+            strategy="greedy",
+            steps=(STEP,),
+            generator=f"random:{seed}",
+            seed=1,
+            settings={"max_requests": 4},
+            models={"dtype": proof.DTYPE},
         )
         replay(url, f"toy-{name}", run)
     assert results_table.keep_section(made, SECTION, made / "records") == 2
