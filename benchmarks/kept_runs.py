@@ -20,9 +20,10 @@ from clinical_data.errors import BadInputError
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from evaluation.metrics import ScoredStep
-from evaluation.step_runs import case_steps
+from evaluation.step_runs import baseline_steps, stored_step_run
 from evaluation.store.run_store import Run, RunStore
 from evaluation.taught_patients import TaughtPatients
+from search.trajectory import Status
 
 ROUNDED = 6  # digits after the point
 _NOT_KEPT = ("seconds", "must_not_miss", "urgency", "answer_set", "required")  # other steps', or not the same twice
@@ -49,32 +50,37 @@ class KeptRun:
     ranked: Sequence[Sequence[Sequence[Any]]]
 
 
-def keep(engine: Engine, run_name: str, step: str, level: str) -> dict[str, KeptRun]:
-    """Returns what is kept of a run: itself as `run`, and its baselines by name.
+def keep(engine: Engine, run_name: str, step: str, level: str | None = None) -> dict[str, KeptRun]:
+    """Returns what is kept of a run: itself as `run`, and baselines on its case-steps by name.
 
     Args:
         engine: the database of cases and runs.
         run_name: the run.
         step: the step.
-        level: of the majority class.
+        level: of the majority class; None: no baselines, which are the same for every run over the same cases.
     """
-    store, reader = RunStore(engine), CaseReader(engine)
-    run = store.get(run_name)
+    reader = CaseReader(engine)
     homes = hospitals(reader)
     trained = Counter(homes[i] for i in reader.case_ids(split=TRAIN))
-    records = [one.record for one in store.records(run.run_id) if one.record.step == step]
-    answers = {r.case_id: [[a.code, round(a.probability, 4)] for a in r.ranked[:5]] for r in records}
-    failed = sum(r.status == "failed" for r in records)
-    found = {}
-    for name, steps in case_steps(engine, run_name, step, level).items():
+    scorer, own = stored_step_run(engine, run_name, step)
+    answers = {r.case_id: [[a.code, round(a.probability, 4)] for a in r.ranked[:5]] for r in own.records}
+    common = {
+        "step": step,
+        "split": _split(reader, own.labelled),
+        "failed": sum(r.status == Status.FAILED for r in own.records),
+    }
+
+    def kept(steps: Sequence[ScoredStep], head: Mapping[str, Any], ranked: Mapping[str, list[list[Any]]]) -> KeptRun:
         ordered = sorted(steps, key=lambda s: s.case_id)
-        own = name == "run"
-        head = {"name": run_name if own else name, "step": step, "split": _split(reader, steps), "failed": failed}
-        if own:
-            head |= _head(run, TaughtPatients(run_name).count(records))
         of_each = [homes[s.case_id] for s in ordered]
-        ranked = [answers[s.case_id] if own else [] for s in ordered]
-        found[name] = KeptRun(head, ordered, of_each, [trained[home] for home in of_each], ranked)
+        stays = [trained[home] for home in of_each]
+        return KeptRun({**common, **head}, ordered, of_each, stays, [ranked.get(s.case_id, []) for s in ordered])
+
+    taught = TaughtPatients(run_name).count(own.records)
+    found = {"run": kept(own.labelled, {"name": run_name, **_head(RunStore(engine).get(run_name), taught)}, answers)}
+    if level is not None:
+        for name, steps in baseline_steps(engine, scorer, own, level).items():
+            found[name] = kept(steps, {"name": name}, {})
     return found
 
 

@@ -60,17 +60,17 @@ def keep_section(folder: Path, section: Section, records: Path) -> int:
     database = folder / f"{section['database']}.db"
     if not database.is_file():
         return 0
-    kept = 0
+    kept: list[str] = []
     with existing_database(f"sqlite:///{database}") as engine:
         finished = {run.name for run in RunStore(engine).runs() if run.status == FINISHED}
         for name in (arm["run"] for arm in section["arms"] if arm["run"] in finished):
-            found = keep(engine, name, section["step"], _level(section))
+            found = keep(engine, name, section["step"], None if kept else _level(section))
             check(section, name, found["run"])
             write_kept(found.pop("run"), records / f"{name}.jsonl")
             for baseline, of_baseline in found.items():
                 write_kept(of_baseline, records / _baseline_file(section, baseline))
-            kept += 1
-    return kept
+            kept.append(name)
+    return len(kept)
 
 
 def check(section: Section, name: str, kept: KeptRun) -> None:
@@ -195,20 +195,16 @@ def hospital_table(section: Section, arms: Arms) -> Table:
     table = [["by hospital", *(f"{figure}, {group}" for figure in (TOP_1, LOGS) for group in groups)]]
     for label, kept in arms.items():
         values = comparable(kept.steps, _level(section))
-        row = [
-            _by_hospital(kept, values[key], group) for key in (section["key"], "log_score") for group in groups.values()
-        ]
-        table.append([label, *row])
+        right, logs = values[section["key"]], values["log_score"]
+        cells = [_by_hospital(kept, right, group, share=True) for group in groups.values()]
+        table.append([label, *cells, *(_by_hospital(kept, logs, group, share=False) for group in groups.values())])
     return table
 
 
-def _by_hospital(kept: KeptRun, value: Value, chosen: Sequence[bool]) -> str:
+def _by_hospital(kept: KeptRun, value: Value, chosen: Sequence[bool], *, share: bool) -> str:
     rows = zip(kept.steps, kept.hospitals, chosen, strict=True)
     found = [(v, home) for step, home, wanted in rows if wanted and (v := value(step)) is not None]
-    homes = [home for _, home in found]
-    values = [v for v, _ in found]
-    share = bool(values) and min(values) >= 0
-    return metric_text(mean_metric(values, homes, SEED, share=share).to_json()) if values else "-"
+    return metric_text(mean_metric([v for v, _ in found], [home for _, home in found], SEED, share=share).to_json())
 
 
 def section_lines(section: Section, arms: Arms) -> Iterator[str]:

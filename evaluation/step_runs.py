@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
@@ -72,18 +72,8 @@ def fitted_regression(
     return baselines.regression_steps(scorer, own.labelled_records, own.train, texts)
 
 
-def case_steps(engine: Engine, run_name: str, step: str, level: str) -> dict[str, list[ScoredStep]]:
-    """Returns the case-steps of a step of a run with a recorded label, and what baselines answer to them.
-
-    Args:
-        engine: the database of cases and runs.
-        run_name: the run, which gives answers, not sets, at the step.
-        step: the step.
-        level: at which the majority class is taken.
-
-    Returns:
-        `"run"`, `majority_class` (marks at `level` alone, no probabilities) and `logistic_regression`, where it could
-        be fitted -> case-steps.
+def stored_step_run(engine: Engine, run_name: str, step: str) -> tuple[RecordScorer, StepRun]:
+    """Returns the case-steps of a step of a stored run, and what scored them.
 
     Raises:
         UsageError: no such run, or records that were valued by recorded labels outside of the train split.
@@ -93,16 +83,40 @@ def case_steps(engine: Engine, run_name: str, step: str, level: str) -> dict[str
     run = store.get(run_name)
     scorer = RecordScorer(engine, run)
     stored = [one for one in store.records(run.run_id) if one.record.step == step]
-    own = step_run(engine, scorer, step, [(without_search(one.record), scorer.scored(one)) for one in stored])
-    texts = texts_of_steps(engine, scorer, {step: own}, regression=True)
-    fitted = fitted_regression(scorer, own, texts.get(step, {}))
+    pairs = [(without_search(one.record), scorer.scored(one)) for one in stored]
+    return scorer, step_run(engine, scorer, step, pairs)
+
+
+def baseline_steps(engine: Engine, scorer: RecordScorer, own: StepRun, level: str) -> dict[str, list[ScoredStep]]:
+    """Returns what baselines answer to the labelled case-steps of a step that asks for one answer.
+
+    Args:
+        engine: the database of cases and runs.
+        scorer: of the run.
+        own: its case-steps.
+        level: at which the majority class is taken.
+
+    Returns:
+        `majority_class` (marks at `level` alone, no probabilities) and `logistic_regression`, where it could be fitted
+        -> case-steps.
+    """
     marks = baselines.majority_marks(own.train, own.labelled, level)
-    majority = [_marked(own.labelled[i], level, mark) for i, mark in marks.items()]
-    found = {"run": own.labelled, MAJORITY: majority}
+    found = {MAJORITY: [_marked(own.labelled[i], level, mark) for i, mark in marks.items()]}
+    texts = texts_of_steps(engine, scorer, {own.step: own}, regression=True)
+    fitted = fitted_regression(scorer, own, texts.get(own.step, {}))
     return found if isinstance(fitted, str) else {**found, REGRESSION: list(fitted)}
 
 
 def _marked(step: ScoredStep, level: str, mark: int) -> ScoredStep:
-    """Returns a case-step as a baseline that gives one answer, and no probabilities, is marked."""
-    none = replace(step, rank=None, credit=None, brier=None, log_score=None, confidence=None, requests=0)
-    return replace(none, match={level: mark})
+    """Returns a case-step as a baseline that gives one answer, and no probabilities, is marked; nothing of a search."""
+    return ScoredStep(
+        case_id=step.case_id,
+        step=step.step,
+        occurrence=step.occurrence,
+        source=step.source,
+        patient_id=step.patient_id,
+        status=Status.UNVERIFIED.value,
+        match={level: mark},
+        classes=step.classes,
+        labelled=True,
+    )

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from taught_runs import CUE, OPENING, PATIENTS, SECOND, THOUGHT, VOTES, Shelf, calls_of, candidates
+from taught_runs import CUE, OPENING, PATIENTS, SECOND, THOUGHT, VOTES, calls_of, candidates
 
 from evaluation.supervision.training_sets import SetOptions, export_set
 from evaluation.supervision.tuning_rows import read_set
 
 TRAIN = PATIENTS["train"]
 FINAL = OPENING + THOUGHT + SECOND + CUE
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    shelf = Shelf(tmp_path)
-    yield shelf
-    shelf.engine.dispose()
 
 
 def exported(shelf, *runs):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from readings import review_of
-from taught_runs import CUE, FIRST, OPENING, PATIENTS, SECOND, THIRD, THOUGHT, Shelf, candidates
+from taught_runs import CUE, FIRST, OPENING, PATIENTS, SECOND, THIRD, THOUGHT, candidates
 
 from clinical_data.errors import BadInputError
 from evaluation.reading.form import Verdict
@@ -18,13 +18,6 @@ from search.prompts import PEER_CUE
 TRAIN, TUNING, HELD_OUT = (PATIENTS[s] for s in ("train", "tuning", "held-out"))
 FINAL = OPENING + THOUGHT + SECOND + CUE
 """The prompt after which the search concluded: pneumonia."""
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    shelf = Shelf(tmp_path)
-    yield shelf
-    shelf.engine.dispose()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from run_records import WARD, truth_of
-from taught_runs import CUE, FIRST, OPENING, PATIENTS, SECOND, THIRD, THOUGHT, Shelf, calls_of, candidates
+from taught_runs import CUE, FIRST, OPENING, PATIENTS, SECOND, THIRD, THOUGHT, calls_of, candidates
 
 from clinical_data.errors import BadInputError, StorageError, UsageError
 from clinical_data.vocabulary import load_vocabulary
@@ -19,13 +19,6 @@ from evaluation.supervision.training_sets import SetOptions, export_set
 from search.prompts import PEER_CUE
 
 TRAIN, TUNING, HELD_OUT = (PATIENTS[s] for s in ("train", "tuning", "held-out"))
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    shelf = Shelf(tmp_path)
-    yield shelf
-    shelf.engine.dispose()
 
 
 def exported(shelf, kind, *runs, **options):

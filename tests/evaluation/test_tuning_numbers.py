@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -49,6 +50,17 @@ def rates_of(folder):
     lines = (folder / "loss.csv").read_text().splitlines()
     at = lines[0].split(",").index("learning_rate")
     return [float(cells[at]) for line in lines[1:] if (cells := line.split(","))[at]]
+
+
+def change_looks(monkeypatch, change):
+    """Has a trainer find another loss of the tuning rows: `change` takes the number of the look and the loss."""
+    stock, numbers = fine_tune_trainers.SftTrainer.prediction_step, count(1)
+
+    def prediction_step(self, *args, **more):
+        loss, *others = stock(self, *args, **more)
+        return change(next(numbers), loss), *others
+
+    monkeypatch.setattr(fine_tune_trainers.SftTrainer, "prediction_step", prediction_step)
 
 
 def test_a_training_of_one_step_learns(settings, tmp_path):
@@ -140,15 +152,7 @@ def test_a_weight_that_is_no_number_is_never_kept(settings, tmp_path):
 
 
 def test_a_tuning_loss_that_is_no_number_keeps_the_last_good_state(settings, tmp_path, monkeypatch):
-    looks = []
-    stock = fine_tune_trainers.SftTrainer.prediction_step
-
-    def prediction_step(self, *args, **more):
-        loss, *others = stock(self, *args, **more)
-        looks.append(loss)
-        return loss if len(looks) < 3 else loss * math.inf, *others
-
-    monkeypatch.setattr(fine_tune_trainers.SftTrainer, "prediction_step", prediction_step)
+    change_looks(monkeypatch, lambda number, loss: loss if number < 3 else loss * math.inf)
     out = tmp_path / "out"
     with pytest.raises(ModelError, match=r"the tuning loss was no number at step 2; the state after step 1 is kept"):
         fine_tune(write_set(tmp_path / "set", SFT, SFT[:2]), out, replace(settings, epochs=2))
@@ -159,15 +163,7 @@ def test_a_tuning_loss_that_is_no_number_keeps_the_last_good_state(settings, tmp
 
 def test_a_tuning_that_only_made_it_worse_says_so(settings, tmp_path, monkeypatch):
     """The untuned model is made out to be better than it is."""
-    looks = []
-    stock = fine_tune_trainers.SftTrainer.prediction_step
-
-    def prediction_step(self, *args, **more):
-        loss, *others = stock(self, *args, **more)
-        looks.append(loss)
-        return loss / 100 if len(looks) == 1 else loss, *others
-
-    monkeypatch.setattr(fine_tune_trainers.SftTrainer, "prediction_step", prediction_step)
+    change_looks(monkeypatch, lambda number, loss: loss / 100 if number == 1 else loss)
     told = SilentWatcher()
     told.remark = (remarks := []).append
     out = tmp_path / "out"

@@ -4,7 +4,6 @@ import hashlib
 import json
 
 import pytest
-import torch
 from tuning_sets import PREFERENCE, SFT, write_set
 
 from clinical_data.errors import BadInputError, ModelError, UsageError
@@ -14,7 +13,10 @@ from evaluation.supervision.fine_tune import fine_tune
 from evaluation.supervision.fine_tune_settings import TuneSettings
 from tests.search.tiny_llama import make_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for deprecated names
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers for deprecated names
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +27,7 @@ def base(tmp_path_factory):
 @pytest.fixture
 def settings(base, monkeypatch):
     monkeypatch.setattr(tuning_output, "draw_loss", lambda *_, **__: None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield TuneSettings(base=str(base), epochs=1, lr=0.01, batch_size=3, dtype="fp32", device="cpu")
-    torch.set_num_threads(threads)
+    return TuneSettings(base=str(base), epochs=1, lr=0.01, batch_size=3, dtype="fp32", device="cpu")
 
 
 def changed(settings, **more):

@@ -18,7 +18,7 @@ from evaluation.compare import compare_runs
 from evaluation.formatting import metric_text
 from evaluation.metrics import ScoredStep
 from evaluation.scoring import score_run
-from evaluation.step_runs import case_steps
+from evaluation.step_runs import stored_step_run
 from evaluation.store import existing_database
 from workflow.config import ReplayOptions, make_config
 from workflow.importing import import_cases
@@ -151,7 +151,7 @@ def test_records_hold_nothing_of_a_chart(folder: Path) -> None:
 def test_what_is_kept_is_read_again(folder: Path) -> None:
     kept = read_kept(folder / "records" / "toy-one.jsonl")
     with existing_database(f"sqlite:///{folder / 'toys.db'}") as engine:
-        steps = case_steps(engine, "toy-one", STEP, "ccsr")["run"]
+        steps = stored_step_run(engine, "toy-one", STEP)[1].labelled
     stored = {step.case_id: step for step in steps}
     assert len(kept.steps) == 32
     for step in kept.steps:
