@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from clinical_data.errors import BadInputError
 from clinical_data.splits import TRAIN
 from clinical_data.store.case_reader import CaseReader
 from evaluation.metrics import ScoredStep
+from evaluation.record import RunRecord
 from evaluation.step_runs import baseline_steps, stored_step_run
 from evaluation.store.run_store import Run, RunStore
 from evaluation.taught_patients import TaughtPatients
 from search.trajectory import Status
 
 ROUNDED = 6  # digits after the point
-_NOT_KEPT = ("seconds", "must_not_miss", "urgency", "answer_set", "required")  # other steps', or not the same twice
+_NOT_KEPT = ("seconds", "urgency", "answer_set", "required")  # other steps', or not the same twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,11 @@ class KeptRun:
     Attributes:
         head: `name`, `step`, `split` of all its cases, `failed` case-steps; of a run also `strategy`, `generator`,
             `peer`, `seed`, `settings`, `dtype`, `prompts` (hash) and `taught`, the case-steps of patients that a model
-            of it was tuned on.
+            of it was tuned on; of a baseline `n_train`, the labelled stays of the train split.
         steps: those with a recorded label, by case.
         hospitals: of each.
-        train_stays: stays of that hospital in the train split.
-        ranked: first five answers of each, with their shares; empty for a baseline.
+        train_stays: stays of that hospital in the train split, whether or not anything was learned from them.
+        ranked: first five answers of each, with their shares.
     """
 
     head: Mapping[str, Any]
@@ -63,24 +64,25 @@ def keep(engine: Engine, run_name: str, step: str, level: str | None = None) -> 
     homes = hospitals(reader)
     trained = Counter(homes[i] for i in reader.case_ids(split=TRAIN))
     scorer, own = stored_step_run(engine, run_name, step)
-    answers = {r.case_id: [[a.code, round(a.probability, 4)] for a in r.ranked[:5]] for r in own.records}
     common = {
         "step": step,
         "split": _split(reader, own.labelled),
         "failed": sum(r.status == Status.FAILED for r in own.records),
     }
 
-    def kept(steps: Sequence[ScoredStep], head: Mapping[str, Any], ranked: Mapping[str, list[list[Any]]]) -> KeptRun:
-        ordered = sorted(steps, key=lambda s: s.case_id)
-        of_each = [homes[s.case_id] for s in ordered]
+    def kept(pairs: Iterable[tuple[RunRecord, ScoredStep]], **head: Any) -> KeptRun:
+        ordered = sorted(pairs, key=lambda pair: pair[1].case_id)
+        of_each = [homes[scored.case_id] for _, scored in ordered]
+        ranked = [[[a.code, round(a.probability, 4)] for a in record.ranked[:5]] for record, _ in ordered]
         stays = [trained[home] for home in of_each]
-        return KeptRun({**common, **head}, ordered, of_each, stays, [ranked.get(s.case_id, []) for s in ordered])
+        return KeptRun({**common, **head}, [scored for _, scored in ordered], of_each, stays, ranked)
 
     taught = TaughtPatients(run_name).count(own.records)
-    found = {"run": kept(own.labelled, {"name": run_name, **_head(RunStore(engine).get(run_name), taught)}, answers)}
+    labelled = zip(own.labelled_records, own.labelled, strict=True)
+    found = {"run": kept(labelled, name=run_name, **_head(RunStore(engine).get(run_name), taught))}
     if level is not None:
-        for name, steps in baseline_steps(engine, scorer, own, level).items():
-            found[name] = kept(steps, {"name": name}, {})
+        for name, pairs in baseline_steps(engine, scorer, own, level).items():
+            found[name] = kept(pairs, name=name, n_train=len(own.train))
     return found
 
 
@@ -111,7 +113,7 @@ def read_kept(path: Path) -> KeptRun:
     try:
         head, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
         names = {f.name for f in fields(ScoredStep)}
-        steps = [ScoredStep(**{k: v for k, v in row.items() if k in names}) for row in rows]
+        steps = [_step({k: v for k, v in row.items() if k in names}) for row in rows]
         return KeptRun(
             head,
             steps,
@@ -121,6 +123,11 @@ def read_kept(path: Path) -> KeptRun:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{path} holds no kept run ({type(error).__name__})") from error
+
+
+def _step(row: Mapping[str, Any]) -> ScoredStep:
+    """Returns a case-step; JSON knows no tuples."""
+    return ScoredStep(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
 
 
 def _head(run: Run, taught: Mapping[str, int | None]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Baselines under the same scorer.
 
-    majority_class        the commonest class of the train split; of a set the items that half of its labels hold
+    majority_class        the commonest class of the train split, with class frequencies as probabilities; of a set the
+                          items that half of its labels hold
     logistic_regression   TF-IDF and logistic regression on the visible facts (evaluation.regression)
     full_information      all visible facts in one prompt, no search: a run of its own
     recorded_clinicians   the emergency department's first diagnosis against the principal one of the stay (MIMIC)
@@ -33,7 +34,7 @@ from evaluation.matching import (
 from evaluation.metrics import Metric, ScoredStep, mean_metric
 from evaluation.record import RankedAnswer, RunRecord
 from evaluation.record_scoring import RecordScorer
-from evaluation.store.run_store import Run, RunStore, StoredRecord
+from evaluation.store.run_store import Run, RunStore
 from evaluation.visible_text import Passage, VisibleText
 from search.answers import rank, rank_set
 from search.trajectory import Status
@@ -111,12 +112,7 @@ def majority_marks(train: Sequence[TrainLabel], scored: Sequence[ScoredStep], le
         Index in `scored` -> 1 or 0, for case-steps whose label has a class at this level and for which a label of
         another patient is left to count.
     """
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for label in train:
-        if level in label.classes:
-            counts[label.source][label.classes[level]] += 1
-            own[label.source, label.patient_id][label.classes[level]] += 1
+    counts, own = _class_counts(train, dict.fromkeys((label.source for label in train), level))
     marks = {}
     for index, step in enumerate(scored):
         if level not in step.match:
@@ -126,6 +122,20 @@ def majority_marks(train: Sequence[TrainLabel], scored: Sequence[ScoredStep], le
             commonest = min(left, key=lambda name: (-left[name], name))
             marks[index] = int(commonest == step.classes.get(level))
     return marks
+
+
+def _class_counts(
+    train: Sequence[TrainLabel], levels: Mapping[str, str]
+) -> tuple[dict[str, Counter[str]], dict[tuple[str, str], Counter[str]]]:
+    """Returns how often each class is a label, at the level of the source: per source, and per patient of a source."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for label in train:
+        name = label.classes.get(levels.get(label.source, ""))
+        if name is not None:
+            counts[label.source][name] += 1
+            own[label.source, label.patient_id][name] += 1
+    return counts, own
 
 
 def majority_metric(train: Sequence[TrainLabel], scored: Sequence[ScoredStep], level: str, seed: int) -> Metric:
@@ -172,12 +182,12 @@ def in_common(scored: Sequence[ScoredStep], other: Sequence[ScoredStep]) -> tupl
     return [mine for mine, _ in pairs], [their for _, their in pairs]
 
 
-def regression_steps(
+def regression_records(
     scorer: RecordScorer,
     records: Sequence[RunRecord],
     train: Sequence[TrainLabel],
     texts: Mapping[Passage, VisibleText],
-) -> list[ScoredStep] | str:
+) -> list[RunRecord] | str:
     """Returns the case-steps of one step as the regression on visible facts answers them, or why there are none.
 
     Each occurrence of a step that repeats has a regression of its own, on what the train cases showed by then.
@@ -190,7 +200,7 @@ def regression_steps(
     """
     from evaluation import regression  # here: it loads scikit-learn, which takes a second or two
 
-    found: list[ScoredStep] = []
+    found: list[RunRecord] = []
     reasons = []
     for source, occurrence in sorted({(r.source, r.occurrence) for r in records}):
         vocabulary = scorer.used[records[0].step].get(source)
@@ -210,9 +220,35 @@ def regression_steps(
         if isinstance(shares, str):
             reasons.append(f"{source}: {shares}")
             continue
-        answered = [_answered(r, s, vocabulary, scorer) for r, s in zip(own, shares, strict=True)]
-        found += [scorer.scored(StoredRecord(record, [], {})) for record in answered]
+        found += [_answered(r, s, vocabulary, scorer) for r, s in zip(own, shares, strict=True)]
     return found or "; ".join(dict.fromkeys(reasons))
+
+
+def frequency_records(
+    scorer: RecordScorer, records: Sequence[RunRecord], train: Sequence[TrainLabel]
+) -> list[RunRecord]:
+    """Returns the case-steps of one step as class frequencies of the train split answer them: all alike.
+
+    Whatever knows no more than how common each class is has these probabilities; a log score or a Brier score says
+    little until it is held against theirs. One is added to the count of each answer (Laplace), so that a class without
+    a train case keeps a probability. The labels of the patient at hand are left out of the count.
+
+    Source: Laplace's rule of succession; climatology as the reference of a forecast: Murphy 1973, J. Appl. Meteorol.
+        12:595-600.
+    """
+    levels = {r.source: key_level(v) for r in records if (v := scorer.used[r.step].get(r.source)) is not None}
+    counts, own = _class_counts(train, levels)
+    found = []
+    for record in records:
+        vocabulary = scorer.used[record.step].get(record.source)
+        left = counts[record.source] - own[record.source, record.patient_id]
+        if vocabulary is None or not left:
+            continue
+        names = list(_answer_codes(vocabulary))
+        total = left.total() + len(names)
+        shares = {name: (left[name] + 1) / total for name in names}
+        found.append(_answered(record, shares, vocabulary, scorer))
+    return found
 
 
 def majority_set_steps(
@@ -231,7 +267,7 @@ def majority_set_steps(
             continue
         counts = Counter(name for classes in others for name in classes)
         shares = {name: number / len(others) for name, number in counts.items()}
-        found.append(scorer.scored(StoredRecord(_answered(record, shares, vocabulary, scorer), [], {})))
+        found.append(scorer.of_baseline(_answered(record, shares, vocabulary, scorer)))
     return found
 
 

@@ -76,6 +76,10 @@ class RecordScorer:
             return rows, dict.fromkeys(stored.match, 0)
         return rows, matching.match(record, truth, vocabulary)
 
+    def of_baseline(self, record: RunRecord) -> ScoredStep:
+        """Returns what metrics need to know of a case-step that a baseline answered, which nobody has marked yet."""
+        return self.scored(StoredRecord(record, [], {}))
+
     def scored(self, stored: StoredRecord) -> ScoredStep:
         """Returns what metrics need to know of a stored case-step.
 

@@ -71,6 +71,17 @@ _OF_SEARCH = (
     "accuracy_when_answered",
     "accuracy_of_abstained",
 )
+# What frequencies, the same for every case, can be asked for beside accuracy.
+_OF_FREQUENCIES = (
+    "top_3",
+    "top_5",
+    "mrr",
+    "half_credit",
+    "brier",
+    "log_score",
+    "must_not_miss_recall",
+    "must_not_miss_recall_top_5",
+)
 
 
 def score_run(
@@ -257,17 +268,18 @@ def _step_score(
     if any(s.answer_set for s in own.labelled):
         add(MAJORITY, baselines.majority_set_steps(scorer, own.labelled_records, own.train), **n_train)
     else:
-        found[MAJORITY] = {**_majority(own, levels, seed), **n_train}
+        found[MAJORITY] = {**_majority(scorer, own, levels, seed), **n_train}
         gains = {level: _gain_over_majority(own, level, seed) for level in gain_levels}
         metrics.update(_named_gains(MAJORITY, gains, key_level))
     fitted = fitted_regression(scorer, own, texts) if regression else "it was not asked for"
-    add(REGRESSION, fitted, n_train=sum((t.case_id, 1) in texts for t in own.train))
+    answers = fitted if isinstance(fitted, str) else [scorer.of_baseline(record) for record in fitted]
+    add(REGRESSION, answers, n_train=sum((t.case_id, 1) in texts for t in own.train))
     add(FULL_INFORMATION, full or "the full-information run shares no case-step with a recorded label")
     clinicians = baselines.clinician_steps(scorer, own.labelled)
     if clinicians is not None:
         add(CLINICIANS, clinicians)
-        answers = {f"accuracy_{level}" for level in levels}  # one diagnosis each: no ranking and no probability
-        found[CLINICIANS]["levels"] = {n: m for n, m in found[CLINICIANS]["levels"].items() if n in answers}
+        known = {f"accuracy_{level}" for level in levels}  # one diagnosis each: no ranking and no probability
+        found[CLINICIANS]["levels"] = {n: m for n, m in found[CLINICIANS]["levels"].items() if n in known}
     return {
         "n": len(own.labelled),
         "metrics": {name: metric.to_json() for name, metric in metrics.items()},
@@ -275,9 +287,13 @@ def _step_score(
     }
 
 
-def _majority(own: StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]:
-    """Returns the baseline of one answer; its class is the commonest at each level by itself."""
+def _majority(scorer: RecordScorer, own: StepRun, levels: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns the baseline of one answer: its class is the commonest at each level by itself, its probabilities are
+    class frequencies at that of the answer key."""
     found = {f"accuracy_{level}": baselines.majority_metric(own.train, own.labelled, level, seed) for level in levels}
+    if answered := baselines.frequency_records(scorer, own.labelled_records, own.train):
+        figures = against_labels([scorer.of_baseline(r) for r in answered], levels[0], seed)
+        found |= {name: figures[name] for name in _OF_FREQUENCIES if figures[name].value is not None}
     as_json = {name: metric.to_json() for name, metric in found.items()}
     return {**as_json[f"accuracy_{levels[0]}"], "levels": as_json}
 

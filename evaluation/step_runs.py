@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
@@ -63,13 +63,13 @@ def texts_of_steps(
 
 def fitted_regression(
     scorer: RecordScorer, own: StepRun, texts: Mapping[Passage, VisibleText]
-) -> Sequence[ScoredStep] | str:
+) -> Sequence[RunRecord] | str:
     """Returns what the regression on visible facts answers to the labelled case-steps, or why it does not."""
     if not own.labelled:
         return "no case-step with a recorded label"
     if own.step not in scorer.rules:
         return "the run does not hold the pathway that says what was visible"
-    return baselines.regression_steps(scorer, own.labelled_records, own.train, texts)
+    return baselines.regression_records(scorer, own.labelled_records, own.train, texts)
 
 
 def stored_step_run(engine: Engine, run_name: str, step: str) -> tuple[RecordScorer, StepRun]:
@@ -87,7 +87,9 @@ def stored_step_run(engine: Engine, run_name: str, step: str) -> tuple[RecordSco
     return scorer, step_run(engine, scorer, step, pairs)
 
 
-def baseline_steps(engine: Engine, scorer: RecordScorer, own: StepRun, level: str) -> dict[str, list[ScoredStep]]:
+def baseline_steps(
+    engine: Engine, scorer: RecordScorer, own: StepRun, level: str
+) -> dict[str, list[tuple[RunRecord, ScoredStep]]]:
     """Returns what baselines answer to the labelled case-steps of a step that asks for one answer.
 
     Args:
@@ -97,26 +99,15 @@ def baseline_steps(engine: Engine, scorer: RecordScorer, own: StepRun, level: st
         level: at which the majority class is taken.
 
     Returns:
-        `majority_class` (marks at `level` alone, no probabilities) and `logistic_regression`, where it could be fitted
-        -> case-steps.
+        `majority_class` (right or not at `level` alone; probabilities are class frequencies) and `logistic_regression`,
+        where it could be fitted -> case-steps, each as answered and as scored.
     """
     marks = baselines.majority_marks(own.train, own.labelled, level)
-    found = {MAJORITY: [_marked(own.labelled[i], level, mark) for i, mark in marks.items()]}
+    marked = {own.labelled[i].key: mark for i, mark in marks.items()}
+    frequencies = [
+        (r, scorer.of_baseline(r)) for r in baselines.frequency_records(scorer, own.labelled_records, own.train)
+    ]
+    found = {MAJORITY: [(r, replace(s, match={level: marked[s.key]})) for r, s in frequencies if s.key in marked]}
     texts = texts_of_steps(engine, scorer, {own.step: own}, regression=True)
     fitted = fitted_regression(scorer, own, texts.get(own.step, {}))
-    return found if isinstance(fitted, str) else {**found, REGRESSION: list(fitted)}
-
-
-def _marked(step: ScoredStep, level: str, mark: int) -> ScoredStep:
-    """Returns a case-step as a baseline that gives one answer, and no probabilities, is marked; nothing of a search."""
-    return ScoredStep(
-        case_id=step.case_id,
-        step=step.step,
-        occurrence=step.occurrence,
-        source=step.source,
-        patient_id=step.patient_id,
-        status=Status.UNVERIFIED.value,
-        match={level: mark},
-        classes=step.classes,
-        labelled=True,
-    )
+    return found if isinstance(fitted, str) else {**found, REGRESSION: [(r, scorer.of_baseline(r)) for r in fitted]}

@@ -1,6 +1,7 @@
 """Scoring stored runs against the labels in the database, with both baselines."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from clinical_data.store.case_store import CaseStore
 from evaluation.baselines import TrainLabel, majority_marks, train_labels
 from evaluation.matching import match, truth_rows
 from evaluation.metrics import ScoredStep
+from evaluation.metrics.calibration import LEAST_PROBABILITY
 from evaluation.scoring import result_remarks, result_rows, result_table, score_run
 from evaluation.store import open_database
 from evaluation.store.run_store import RunStore
@@ -110,6 +112,18 @@ def test_majority_class_leaves_the_patient_out(engine, run):
     assert base["levels"]["accuracy_chapter"]["value"] == pytest.approx(4 / 7)
     gain = score_run(engine, "r")["steps"][STEP]["metrics"]["gain_over_majority_class"]
     assert gain["value"] == pytest.approx(3 / 7)
+
+
+def test_class_frequencies_by_hand(engine, run):
+    levels = score_run(engine, "r", regression=False)["steps"][STEP]["baselines"]["majority_class"]["levels"]
+    # Others' labels and 1, of J18, I50, A41, N17. Cases 1 and 3: 2, 2, 1, 1. 4: 3, 1, 1, 1. 2, 5 to 7: 3, 2, 1, 1.
+    given = [2 / 6, LEAST_PROBABILITY, 2 / 6, 1 / 6, 2 / 7, 3 / 7, LEAST_PROBABILITY]  # to the labels of 1 to 7
+    assert levels["log_score"]["value"] == pytest.approx(sum(map(math.log, given)) / 7)
+    squares = [22 / 36, 15 / 49 + 1, 22 / 36, 36 / 36, 36 / 49, 22 / 49, 15 / 49 + 1]
+    assert levels["brier"]["value"] == pytest.approx(sum(squares) / 7)
+    assert levels["top_3"]["value"] == pytest.approx(5 / 7)  # whatever the vocabulary has
+    assert levels["mrr"]["value"] == pytest.approx((1 / 2 + 0 + 1 / 2 + 1 / 3 + 1 / 2 + 1 + 0) / 7)  # ties by name
+    assert "expected_calibration_error" not in levels
 
 
 def test_majority_is_counted_per_source():
@@ -255,5 +269,5 @@ def test_a_cell_says_its_own_n_and_an_empty_one_why(engine, run):
     assert row["logistic_regression"] == "-"
     words = STEP.replace("_", " ")
     assert f"{words}: logistic regression: it was not asked for" in remarks
-    assert any(r.startswith(f"{words}: majority class has no top 3, ") for r in remarks)
+    assert any(r.startswith(f"{words}: majority class has no expected calibration error, ") for r in remarks)
     assert any("gain over majority class (chapter)" in r and "few discordant: 3" in r for r in remarks)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import proof, results_table
+from benchmarks import proof, results_figures, results_table
 from benchmarks.kept_runs import KeptRun, read_kept, write_kept
 from clinical_data.demo import bundle_folder
 from clinical_data.errors import BadInputError, UsageError
@@ -35,6 +35,7 @@ SECTION = {
     "step": STEP,
     "key": "accuracy_ccsr",
     "hospitals": True,
+    "by_group": ["second arm", "third arm"],
     "arms": [
         {"run": "toy-one", "label": "first arm"},
         {"run": "toy-two", "label": "second arm"},
@@ -97,43 +98,48 @@ def test_the_page_holds_each_arm_its_baselines_and_pairs(folder: Path) -> None:
     firsts = [row[0] for row in rows]
     assert page.startswith("# Results")
     assert firsts[0] == "arm"
-    assert {"first arm", "second arm", "majority class", "second arm less first arm"} <= set(firsts)
-    assert "first arm less logistic regression, all visible facts" in firsts
-    assert "Not measured yet: third arm." in page
+    assert {"first arm", "second arm", "majority class (class frequencies)", "second arm less first arm"} <= set(firsts)
+    assert "first arm less logistic regression (all visible facts)" in firsts
+    assert "Not measured: third arm." in page
+    assert "32 stays of 32 patients, with " in page
     assert "third arm" not in firsts
 
 
 def test_figures_are_those_of_score_and_compare(folder: Path) -> None:
     """The page is made from kept runs; `wardstar score` and `compare` read the database."""
     rows = rows_of(results_table.page_text(PLAN, folder / "records"))
-    by_name = {row[0]: dict(zip(head, row, strict=True)) for head, row in with_heads(rows)}
+    by_name: dict[str, dict[str, str]] = {}
+    for head, row in with_heads(rows):
+        by_name.setdefault(row[0], {}).update(zip(head, row, strict=True))
     with existing_database(f"sqlite:///{folder / 'toys.db'}") as engine:
         score = score_run(engine, "toy-two", regression=True)["steps"][STEP]
         paired = compare_runs(engine, "toy-two", "toy-one")["steps"][STEP]["metrics"]["accuracy_ccsr"]
     metrics, second = score["metrics"], by_name["second arm"]
     assert second["top-1"] == metric_text(metrics["accuracy_ccsr"])
     assert second["log score"] == metric_text(metrics["log_score"])
-    assert second["of them unanswered"] == metric_text(metrics["unanswerable_requests"])
-    for baseline, label in results_table.BASELINES.items():
-        assert by_name[label]["top-1"] == metric_text(score["baselines"][baseline]["levels"]["accuracy_ccsr"])
+    assert second["asked for in vain"] == metric_text(metrics["unanswerable_requests"])
+    assert second["second model agrees"] == "-"
+    for baseline, label in results_figures.BASELINES.items():
+        levels = score["baselines"][baseline]["levels"]
+        shown = {"accuracy_ccsr": "top-1", "top_5": "top-5", "brier": "Brier", "log_score": "log score"}
+        assert {by_name[label][text] for text in shown.values()} == {metric_text(levels[name]) for name in shown}
         gain = metrics[f"gain_over_{baseline}_ccsr"]
         less = by_name[f"second arm less {label}"]
         assert less["top-1"].split(",")[0] == metric_text(gain)
-        assert less["patients that differ"] == str(gain["discordant"])
-    assert by_name["majority class"]["top-5"] == "-"
     less = by_name["second arm less first arm"]
     assert less["top-1"].split(",")[0] == metric_text({**paired, "value": paired["difference"]})
     assert float(less["McNemar p"].removeprefix("< ")) == pytest.approx(paired["mcnemar_p"], abs=0.001)
     assert ("few discordant" in less["top-1"]) == (paired["discordant"] < 10)
+    assert less["right in one alone"] == f"{paired['only_a']} / {paired['only_b']}"
 
 
 def with_heads(rows: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """Yields each row of the first two tables beside the head of its table."""
+    """Yields each row of the first three tables beside the head of its table."""
     head: Row = []
     for row in rows:
         if row[0] in ("arm", "paired"):
             head = row
-        elif row[0] == "by hospital":
+        elif row[0] == "recorded":
             return
         elif not row[0].startswith("---"):
             yield head, row
@@ -199,17 +205,69 @@ def test_a_file_that_is_no_kept_run_is_named(tmp_path: Path) -> None:
         results_table.page_text(PLAN, tmp_path)
 
 
-def test_hospitals_are_told_apart_by_their_train_stays() -> None:
-    """Worked out by hand: two stays of a known hospital, both right; one of a hospital that nobody learned from."""
+def toy_steps(*rows: tuple[str, int, float, int]) -> list[ScoredStep]:
     common = {"step": STEP, "occurrence": 1, "source": "toy", "status": "verified", "labelled": True}
-    steps = [
-        ScoredStep(case_id=i, patient_id=i, match={"ccsr": right}, log_score=score, **common)
-        for i, right, score in (("a", 1, -1.0), ("b", 1, -2.0), ("c", 0, -6.0))
+    return [
+        ScoredStep(
+            case_id=i, patient_id=i, match={"ccsr": right}, right=right, log_score=score, rank=rank,
+            classes={"ccsr": i[0]}, must_not_miss=(right, 1.0) if i[0] == "a" else None, **common,
+        )
+        for i, right, score, rank in rows
+    ]  # fmt: skip
+
+
+def toy_arms() -> dict[str, KeptRun]:
+    """Three stays; the first two in one hospital, with the label a."""
+    firsts = [[["a", 0.5]], [["a", 0.5]], [["a", 0.5]]]
+    arm = toy_steps(("a1", 1, -1.0, 1), ("a2", 1, -2.0, 1), ("b", 0, -6.0, 7))
+    other = toy_steps(("a1", 1, -1.5, 1), ("a2", 0, -2.5, 2), ("b", 1, -1.0, 1))
+    homes, stays = ["A", "A", "B"], [7, 7, 0]
+    regression = KeptRun({"name": "logistic_regression"}, other, homes, stays, firsts)
+    return {
+        "arm": KeptRun({"name": "one"}, arm, homes, stays, firsts),
+        results_figures.BASELINES["logistic_regression"]: regression,
+    }
+
+
+def test_hospitals_are_told_apart_by_their_train_stays() -> None:
+    """Worked out by hand: two stays of a known hospital; one of a hospital that nobody learned from."""
+    head, row, last = results_figures.hospital_table(SECTION, toy_arms())
+    assert head[1:3] == ["top-1, under 5 (n 1)", "top-1, 5 or more (n 2)"]
+    assert [cell.split()[0] for cell in row[1:]] == ["0.00", "1.00", "-5.00", "0.50"]
+    assert last[3:] == ["-", "-"]
+
+
+def test_right_answers_are_told_by_label() -> None:
+    regression = results_figures.BASELINES["logistic_regression"]
+    _, *rows = results_figures.groups_table({**SECTION, "by_group": ["arm", regression]}, toy_arms())
+    assert rows == [
+        ["a", "2", "2, 2", "1, 2"],
+        ["b", "1", "0, 0", "1, 1"],
+        ["*must not be missed*", "2", "2, 2", "1, 2"],
     ]
-    kept = KeptRun({"name": "one"}, steps, ["A", "A", "B"], [7, 7, 0], [[], [], []])
-    head, row = results_table.hospital_table(SECTION, {"arm": kept})
-    assert head[1:4] == ["top-1, over 2 hospitals", "top-1, under 5 train stays (n 1)", "top-1, 5 or more (n 2)"]
-    assert [cell.split()[0] for cell in row[1:]] == ["0.67", "0.00", "1.00", "-3.00", "-6.00", "-1.50"]
+
+
+def test_one_answer_to_everything_is_told() -> None:
+    """An arm that says the same of all stays is no better than its commonest class, whatever its top-1."""
+    _, row, _ = results_figures.answers_table({**SECTION, "key": "accuracy_ccsr"}, toy_arms())
+    assert row[-1] == "a: 3, 2 right"
+
+
+def test_arms_that_are_right_in_the_same_stays_have_no_interval() -> None:
+    arms = toy_arms()
+    section = {
+        **SECTION,
+        "arms": [{"run": "one", "label": "arm"}, {"run": "two", "label": "twin"}],
+        "pairs": [["one", "two"]],
+    }
+    table = results_figures.pairs_table(section, {**arms, "twin": arms["arm"]})
+    assert table[1][:4] == ["arm less twin", "0, right in the same stays", "0 / 0", "-"]
+
+
+def test_an_arm_of_the_plan_with_a_comma_in_its_label_is_refused(tmp_path: Path) -> None:
+    arm = yaml.safe_load("{run: toy-one, label: first, arm}")
+    with pytest.raises(UsageError, match="section toys"):
+        results_table.arms_of({**SECTION, "arms": [arm]}, tmp_path)
 
 
 def test_the_readme_has_columns_of_a_section(folder: Path) -> None:
