@@ -17,9 +17,16 @@ from evaluation.metrics import ScoredStep, Value, comparable, mean_metric, summa
 from search.trajectory import Status
 
 ARM, TOP_1, LOGS = "arm", "top-1", "log score"
-FIGURES = {"top_5": "top-5", "half_credit": "with half points", "brier": "Brier", "log_score": LOGS}
+FIGURES = {
+    "top_5": "top-5",
+    "half_credit": "with half points",
+    "brier": "Brier",
+    "log_score": LOGS,
+    "expected_calibration_error": "calibration error",
+}
 """What stands beside top-1 of answers; all of it exploratory."""
 CONFIDENCE, FIRST = "mean probability of the first answer", "commonest first answer"
+OF_SEARCH = ("requests", "in vain", "items seen", "second model agrees", "right where it agrees", "tokens computed")
 PAIRED, ALONE = "paired", "right in one alone"
 BASELINES = {MAJORITY: "majority class (class frequencies)", REGRESSION: "logistic regression (all visible facts)"}
 FEW_STAYS = 5  # of a hospital, in the train split
@@ -63,9 +70,7 @@ def _first(kept: KeptRun) -> str:
 
 def searches_table(arms: Arms) -> Table:
     """Returns what the runs of a section asked for, what their second models said, and what was computed."""
-    table = [
-        [ARM, "items seen", "asked for in vain", "second model agrees", "right where it agrees", "tokens computed"]
-    ]
+    table = [[ARM, *OF_SEARCH]]
     for label, kept in arms.items():
         if kept.head["name"] in BASELINES:
             continue
@@ -76,10 +81,11 @@ def searches_table(arms: Arms) -> Table:
             f"{sum(bool(s.right) for s in agreed)} of {len(agreed)}",
         ]
         vain = summarise(kept.steps, "", SEED)["unanswerable_requests"]
-        seen = _mean(kept, lambda s: float(s.requests - s.unanswered), 1)
+        requests = _mean(kept, lambda s: s.requests, 1)
+        seen = _mean(kept, lambda s: s.requests - s.unanswered, 1)
         computed = sum(s.tokens.get("prefilled", 0) + s.tokens.get("sampled", 0) for s in kept.steps)
         mean = f"{computed / len(kept.steps):,.0f}"
-        table.append([label, seen, metric_text(vain.to_json()), *(checked if asked else "--"), mean])
+        table.append([label, requests, metric_text(vain.to_json()), seen, *(checked if asked else "--"), mean])
     return table
 
 

@@ -8,7 +8,7 @@ from search.mcts import rstar
 from search.trajectory import Status
 from tests.effort import effort
 
-SEARCHES, PER_TEST = effort(2400, 24000), 300
+SEARCHES, PER_TEST = effort(800, 24000), effort(100, 300)
 
 
 def paths_of(nodes):

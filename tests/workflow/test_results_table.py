@@ -117,7 +117,7 @@ def test_figures_are_those_of_score_and_compare(folder: Path) -> None:
     metrics, second = score["metrics"], by_name["second arm"]
     assert second["top-1"] == metric_text(metrics["accuracy_ccsr"])
     assert second["log score"] == metric_text(metrics["log_score"])
-    assert second["asked for in vain"] == metric_text(metrics["unanswerable_requests"])
+    assert second["in vain"] == metric_text(metrics["unanswerable_requests"])
     assert second["second model agrees"] == "-"
     for baseline, label in results_figures.BASELINES.items():
         levels = score["baselines"][baseline]["levels"]
