@@ -95,7 +95,7 @@ def parts(model: str) -> list[Part]:
         return [search, Part(BASELINE, baseline, "full-information", model, None, SETTINGS)]
     tuned, settings = f"{EMBEDDED}:{GENERATOR}", {**SETTINGS, **TAUGHT_PROMPT}
     return [
-        Part(UNTUNED, "before: search over the chart (rStar) by the model as it came", "rstar", model, None, settings),
+        Part(UNTUNED, "before: search over the chart (rStar) by the model as it came", "rstar", model, None, SETTINGS),
         Part(RUN, "after: the same by a tuned model and a tuned peer", "rstar", tuned, f"{EMBEDDED}:{PEER}", settings),
         Part(BASELINE, baseline, "full-information", tuned, None, settings),
     ]
