@@ -153,13 +153,13 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-# Zero-shot, "plain": read as the tuned model is, so that what is left between the two is what its weights learned.
 GREEDY = {"max_requests": 10}
 ALONE = {**SEARCH, "peer_cuts": 0}  # nobody checks: the vote over all trajectories, weighted by their value
 ARMS = {
     "zero-shot-greedy": Arm("greedy", "", settings={**ZERO_SHOT, **GREEDY}),
     "zero-shot-full-information": Arm("full-information", "", settings=ZERO_SHOT),
     "zero-shot-rstar": Arm("rstar", "", settings={**ZERO_SHOT, **SEARCH}),
+    # Plain: read as the tuned model is, so that what is left between the two is what its weights learned.
     "zero-shot-plain-greedy": Arm("greedy", "", settings={**PROMPT, **GREEDY}),
     "zero-shot-plain-full-information": Arm("full-information", "", settings=PROMPT),
     "tuned-greedy": Arm("greedy", settings={**PROMPT, **GREEDY}),

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from benchmarks.kept_runs import KeptRun
 from evaluation.baselines import MAJORITY, REGRESSION
 from evaluation.compare import paired_difference
 from evaluation.formatting import metric_text
-from evaluation.metrics import ScoredStep, Value, comparable, mean_metric, summarise
+from evaluation.metrics import (
+    FEW_WORDS,
+    ScoredStep,
+    Value,
+    against_labels,
+    clustered_ratio,
+    comparable,
+    few_discordant,
+    mean_metric,
+    mean_of,
+)
 from search.trajectory import Status
 
 ARM, TOP_1, LOGS = "arm", "top-1", "log score"
@@ -30,7 +41,6 @@ OF_SEARCH = ("requests", "in vain", "items seen", "second model agrees", "right 
 PAIRED, ALONE = "paired", "right in one alone"
 BASELINES = {MAJORITY: "majority class (class frequencies)", REGRESSION: "logistic regression (all visible facts)"}
 FEW_STAYS = 5  # of a hospital, in the train split
-FEW_DISCORDANT = "few discordant"
 SEED = 0  # of intervals
 DIGITS = 3  # of differences of log scores
 Table = list[list[str]]
@@ -54,8 +64,8 @@ def answers_table(section: Section, arms: Arms) -> Table:
     """Returns top-1, at the level of the section, and the other figures of the answers of each arm."""
     table = [[ARM, TOP_1, *FIGURES.values(), CONFIDENCE, FIRST]]
     for label, kept in arms.items():
-        metrics = {k: m.to_json() for k, m in summarise(kept.steps, level_of(section), SEED).items()}
-        figures = (metric_text(metrics[name]) for name in (section["key"], *FIGURES))
+        metrics = against_labels(kept.steps, level_of(section), SEED)
+        figures = (metric_text(metrics[name].to_json()) for name in (section["key"], *FIGURES))
         table.append([label, *figures, _mean(kept, lambda s: s.confidence), _first(kept)])
     return table
 
@@ -80,19 +90,22 @@ def searches_table(arms: Arms) -> Table:
             _mean(kept, lambda s: float(s.status == Status.VERIFIED), share=True),
             f"{sum(bool(s.right) for s in agreed)} of {len(agreed)}",
         ]
-        vain = summarise(kept.steps, "", SEED)["unanswerable_requests"]
         requests = _mean(kept, lambda s: s.requests, 1)
         seen = _mean(kept, lambda s: s.requests - s.unanswered, 1)
         computed = sum(s.tokens.get("prefilled", 0) + s.tokens.get("sampled", 0) for s in kept.steps)
         mean = f"{computed / len(kept.steps):,.0f}"
-        table.append([label, requests, metric_text(vain.to_json()), seen, *(checked if asked else "--"), mean])
+        table.append([label, requests, _in_vain(kept), seen, *(checked if asked else ["-", "-"]), mean])
     return table
 
 
 def _mean(kept: KeptRun, value: Callable[[ScoredStep], float | None], digits: int = 2, *, share: bool = False) -> str:
-    found = [(v, s.patient_id) for s in kept.steps if (v := value(s)) is not None]
-    metric = mean_metric([v for v, _ in found], [p for _, p in found], SEED, share=share)
-    return metric_text(metric.to_json(), digits)
+    return metric_text(mean_of(kept.steps, value, SEED, share=share).to_json(), digits)
+
+
+def _in_vain(kept: KeptRun) -> str:
+    """Returns the share of all requests that the record does not answer."""
+    unanswered, requests = [s.unanswered for s in kept.steps], [s.requests for s in kept.steps]
+    return metric_text(clustered_ratio(unanswered, requests, [s.patient_id for s in kept.steps], SEED).to_json())
 
 
 def pairs_table(section: Section, arms: Arms) -> Table:
@@ -119,8 +132,7 @@ def _right(metric: Mapping[str, Any]) -> str:
     """Returns a difference of top-1; without an interval where both are right in the same stays."""
     if not metric["only_a"] + metric["only_b"]:
         return "0, right in the same stays"
-    few = str(metric.get("reason", "")).startswith(FEW_DISCORDANT)
-    return _gain(metric) + (f", {FEW_DISCORDANT}" if few else "")
+    return _gain(metric) + (f", {FEW_WORDS}" if few_discordant(metric) else "")
 
 
 def _p(p: float) -> str:
@@ -138,18 +150,18 @@ def groups_table(section: Section, arms: Arms) -> Table:
     """
     shown = [label for label in section["by_group"] if label in arms]
     level = level_of(section)
-    first = next(iter(arms.values()))
-    groups = Counter(step.classes[level] for step in first.steps)
+    labels = next(iter(arms.values())).steps  # the same in each arm, in the same order
+    groups = Counter(step.classes[level] for step in labels)
     table = [["recorded", "stays", *(f"{label}: first, in five" for label in shown)]]
 
-    def cells(chosen: Callable[[ScoredStep], bool]) -> list[str]:
-        of_each = [[s for s in arms[label].steps if chosen(s)] for label in shown]
-        return [f"{sum(bool(s.right) for s in steps)}, {sum((s.rank or 6) <= 5 for s in steps)}" for steps in of_each]
+    def row(name: str, chosen: Sequence[bool]) -> list[str]:
+        of_each = [list(compress(arms[label].steps, chosen)) for label in shown]
+        first_five = ((sum(bool(s.right) for s in steps), sum((s.rank or 6) <= 5 for s in steps)) for steps in of_each)
+        return [name, str(sum(chosen)), *(f"{first}, {five}" for first, five in first_five)]
 
-    for group, stays in sorted(groups.items(), key=lambda item: (-item[1], item[0])):
-        table.append([group.replace("-", " "), str(stays), *cells(lambda s, g=group: s.classes[level] == g)])  # type: ignore[misc]
-    dangerous = sum(s.must_not_miss is not None for s in first.steps)
-    table.append(["*must not be missed*", str(dangerous), *cells(lambda s: s.must_not_miss is not None)])
+    for group in sorted(groups, key=lambda name: (-groups[name], name)):
+        table.append(row(group.replace("-", " "), [s.classes[level] == group for s in labels]))
+    table.append(row("*must not be missed*", [s.must_not_miss is not None for s in labels]))
     return table
 
 
@@ -170,15 +182,12 @@ def hospital_table(section: Section, arms: Arms) -> Table:
     for label, kept in arms.items():
         values = comparable(kept.steps, level_of(section))
         right = [_value(values[section["key"]], s) for s in kept.steps]
-        gaps = [_value(values["log_score"], s) - _value(values["log_score"], r) for s, r in _both(kept, reference)]
+        logs = [_value(values["log_score"], s) for s in kept.steps]
+        gaps = [own - _value(values["log_score"], other) for own, other in zip(logs, reference.steps, strict=True)]
         cells = [_by_hospital(kept, right, group) for group in groups.values()]
         worse = [_by_hospital(kept, gaps, group) for group in groups.values()]
         table.append([label, *cells, *(["-"] * len(worse) if kept is reference else worse)])
     return table
-
-
-def _both(kept: KeptRun, other: KeptRun) -> list[tuple[ScoredStep, ScoredStep]]:
-    return list(zip(kept.steps, other.steps, strict=True))
 
 
 def _value(value: Value, step: ScoredStep) -> float:
@@ -189,5 +198,5 @@ def _value(value: Value, step: ScoredStep) -> float:
 
 
 def _by_hospital(kept: KeptRun, values: Sequence[float], chosen: Sequence[bool]) -> str:
-    found = [(v, home) for v, home, wanted in zip(values, kept.hospitals, chosen, strict=True) if wanted]
-    return metric_text(mean_metric([v for v, _ in found], [home for _, home in found], SEED).to_json())
+    metric = mean_metric(list(compress(values, chosen)), list(compress(kept.hospitals, chosen)), SEED)
+    return metric_text(metric.to_json())

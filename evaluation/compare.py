@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from clinical_data.errors import UsageError
 from evaluation.formatting import metric_text
-from evaluation.metrics import ScoredStep, Value, better, comparable, difference, label_means
+from evaluation.metrics import FEW_WORDS, ScoredStep, Value, better, comparable, difference, few_discordant, label_means
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer, without_search
 from evaluation.store.run_store import Run, RunStore, differing_keys
@@ -122,7 +122,7 @@ def comparison_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
             if "mcnemar_p" in metric:
                 row["alone"] = f"{metric['only_a']} / {metric['only_b']}"
                 row["McNemar p"] = f"{metric['mcnemar_p']:.3f}"
-            row["remark"] = "few discordant" if metric.get("reason", "").startswith("few discordant") else ""
+            row["remark"] = FEW_WORDS if few_discordant(metric) else ""
             rows.append(row)
     return rows
 

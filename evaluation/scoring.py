@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from evaluation import baselines, matching
 from evaluation.baselines import CLINICIANS, FULL_INFORMATION, MAJORITY, REGRESSION
 from evaluation.formatting import metric_text
-from evaluation.metrics import Metric, ScoredStep, against_labels, difference, summarise
+from evaluation.metrics import Metric, ScoredStep, against_labels, difference, means_against_labels, summarise
 from evaluation.metrics.sets import of_level
 from evaluation.record import RunRecord
 from evaluation.record_scoring import RecordScorer, by_step, rescored
@@ -292,8 +292,9 @@ def _majority(scorer: RecordScorer, own: StepRun, levels: Sequence[str], seed: i
     class frequencies at that of the answer key."""
     found = {f"accuracy_{level}": baselines.majority_metric(own.train, own.labelled, level, seed) for level in levels}
     if answered := baselines.frequency_records(scorer, own.labelled_records, own.train):
-        figures = against_labels([scorer.of_baseline(r) for r in answered], levels[0], seed)
-        found |= {name: figures[name] for name in _OF_FREQUENCIES if figures[name].value is not None}
+        steps = [scorer.of_baseline(record) for record in answered]
+        figures = means_against_labels(steps, levels[0], seed, _OF_FREQUENCIES)
+        found |= {name: metric for name, metric in figures.items() if metric.value is not None}
     as_json = {name: metric.to_json() for name, metric in found.items()}
     return {**as_json[f"accuracy_{levels[0]}"], "levels": as_json}
 

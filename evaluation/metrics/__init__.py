@@ -11,11 +11,28 @@ docs/metrics.md says of each what it means, where it comes from and what it does
 """
 
 from evaluation.metrics.calibration import brier_score, log_score
-from evaluation.metrics.intervals import Metric, clustered_ratio, difference, mean_metric, weighted_metric
-from evaluation.metrics.scored_step import ScoredStep, SetAnswer, Value
-from evaluation.metrics.summary import accuracy, against_labels, better, comparable, label_means, summarise
+from evaluation.metrics.intervals import (
+    FEW_WORDS,
+    Metric,
+    clustered_ratio,
+    difference,
+    few_discordant,
+    mean_metric,
+    weighted_metric,
+)
+from evaluation.metrics.scored_step import ScoredStep, SetAnswer, Value, mean_of
+from evaluation.metrics.summary import (
+    accuracy,
+    against_labels,
+    better,
+    comparable,
+    label_means,
+    means_against_labels,
+    summarise,
+)
 
 __all__ = [
+    "FEW_WORDS",
     "Metric",
     "ScoredStep",
     "SetAnswer",
@@ -27,9 +44,12 @@ __all__ = [
     "clustered_ratio",
     "comparable",
     "difference",
+    "few_discordant",
     "label_means",
     "log_score",
     "mean_metric",
+    "mean_of",
+    "means_against_labels",
     "summarise",
     "weighted_metric",
 ]

@@ -17,6 +17,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 EXACT = "exact"
 FEW_DISCORDANT = 10  # patients; with fewer the bootstrap of a difference has too few values to draw from
+FEW_WORDS = "few discordant"
 _CHUNK = 4_000_000  # numbers held at once: 32 MB
 _COPIES = 16  # room for what a statistic makes of its weights
 _ONE_PATIENT = "one patient gives no interval"
@@ -128,8 +129,13 @@ def difference(one: Sequence[float], other: Sequence[float], clusters: Sequence[
         return metric
     discordant = len({c for gap, c in zip(gaps, clusters, strict=True) if gap})
     if discordant < FEW_DISCORDANT and metric.low is not None:
-        metric = replace(metric, reason=f"few discordant: {discordant} patients differ")
+        metric = replace(metric, reason=f"{FEW_WORDS}: {discordant} patients differ")
     return metric.with_detail(discordant=discordant)
+
+
+def few_discordant(metric: Mapping[str, Any]) -> bool:
+    """Says whether a difference, as JSON, rests on so few discordant patients that its interval is too narrow."""
+    return str(metric.get("reason", "")).startswith(FEW_WORDS)
 
 
 def weighted_metric(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 
 from clinical_data.chart import AnswerState
@@ -131,6 +131,14 @@ def against_labels(labelled: Sequence[ScoredStep], key_level: str, seed: int) ->
     if changes := log_score_changes(labelled):
         found["log_score_change"] = mean_metric([c for c, _ in changes], [p for _, p in changes], seed)
     return found
+
+
+def means_against_labels(
+    labelled: Sequence[ScoredStep], key_level: str, seed: int, names: Collection[str]
+) -> dict[str, Metric]:
+    """Returns the named ones of the metrics that are means over case-steps with a recorded label (`label_means`)."""
+    values = label_means(labelled, key_level)
+    return _means(labelled, {name: values[name] for name in names}, seed)
 
 
 def log_score_changes(labelled: Sequence[ScoredStep]) -> list[tuple[float, str]]:

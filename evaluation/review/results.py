@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation import matching
+from evaluation.metrics import few_discordant
 from evaluation.review import plots, words
 from evaluation.review.language import count, look_up, say
 from evaluation.review.metric_words import NameOf, baseline_text, interval_text, metric_text, metric_value, points
@@ -43,7 +44,6 @@ _RIGHT_OF = (
 )
 """Beginnings of the names of figures that count questions, so that `12 of 23` says the same as the percentage."""
 _COUNTED = ("verified", "unverified", "abstain", "failed", "not_applicable")
-_FEW = "few discordant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _verdicts(name: str, metrics: Mapping[str, Any], baselines: Mapping[str, Any
         other = baselines[baseline].get("levels", {}).get(name, {}).get("value")
         against = {"baseline": baseline_text(baseline), "value": metric_value(name, other) or "–"}
         low, high = gain.get("low"), gain.get("high")
-        if low is None or high is None or str(gain.get("reason", "")).startswith(_FEW):
+        if low is None or high is None or few_discordant(gain):
             found.append(say("index.verdict.few", **against))
             continue
         if low <= 0 <= high:
